@@ -1,0 +1,1 @@
+"""Detectors: one rule family per file, listed in audit.rulebook."""

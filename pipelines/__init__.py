@@ -1,0 +1,1 @@
+"""hubaudit: wires scanner, audit and reports together and acts on the world."""

@@ -1,0 +1,1 @@
+"""hubaudit: turns one audit report into text. Pure."""

@@ -1,0 +1,1 @@
+"""What moved between two aligned checkpoints, measured in one streaming pass."""

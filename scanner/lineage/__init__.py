@@ -1,0 +1,1 @@
+"""Who the parent is: what the repository claims, and what the weights say."""

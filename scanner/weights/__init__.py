@@ -1,0 +1,1 @@
+"""Weight sources: one file per format behind one seam (see scanner.weights.source)."""

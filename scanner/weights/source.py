@@ -1,0 +1,79 @@
+"""The weight-source seam: a table of tensors and a stream of row blocks, whatever the format."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy.typing as npt
+
+from scanner.records import RepoRef, Rows, Skip, TensorMeta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Rows of one tensor, in storage form.
+
+    ``values`` has shape ``[rows, cols]`` and the dtype in which the bytes lie in the file: uint16 for BF16 and F16,
+    uint8 for the 8-bit floats, the plain NumPy dtype otherwise; ``dtype`` (the safetensors name) says how to decode
+    it (``scanner.weights.dtypes``). The array may be overwritten or unmapped once the next block is asked for.
+    """
+
+    name: str
+    rows: Rows
+    dtype: str
+    values: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockRequest:
+    """Ask for rows (half-open) of a tensor."""
+
+    name: str
+    rows: Rows
+
+
+class WeightSource(Protocol):
+    """A checkpoint that can be read in blocks. Use as a context manager."""
+
+    @property
+    def ref(self) -> RepoRef:
+        """Where the weights lie."""
+
+    @property
+    def table(self) -> Mapping[str, TensorMeta]:
+        """Every readable tensor by name, in file order."""
+
+    @property
+    def skips(self) -> tuple[Skip, ...]:
+        """Files and tensors that cannot be read, with the reason."""
+
+    @property
+    def remote(self) -> bool:
+        """True when reading costs network traffic."""
+
+    @property
+    def bytes_total(self) -> int:
+        """Bytes of all weight files."""
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of tensors read so far."""
+
+    @property
+    def requests(self) -> int:
+        """HTTP requests made so far (0 for folders)."""
+
+    def stream(self, wanted: Iterable[BlockRequest]) -> Iterator[Block]:
+        """Yield the blocks in the order asked for, reading ahead where that hides latency.
+
+        Raises:
+            CouldNotConclude: the source cannot be read (network, corrupt file); blocks already yielded stay valid.
+            KeyError: a name that is not in ``table``.
+        """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
