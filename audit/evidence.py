@@ -1,0 +1,68 @@
+"""Everything a detector may see, and the words in which a rule is declared."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+
+from audit.records import Finding, Severity
+from audit.thresholds import Profile
+from scanner.records import DriftFacts, Lineage, RepoFacts, TokenTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """The facts of one audit and the profile they are judged by.
+
+    ``drift`` and ``tokens`` are None when the weights or the tokenizer could not be read; ``base`` holds the facts
+    of the base's repository when there is one.
+    """
+
+    candidate: RepoFacts
+    base: RepoFacts | None
+    lineage: Lineage
+    drift: DriftFacts | None
+    tokens: TokenTable | None
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What a detector declares about one rule.
+
+    ``id`` is stable for ever and names the section in docs/rules.md. ``severity`` is the usual one; a finding may
+    lower it. ``weighs`` is false for rules that inform but never move the verdict's score.
+    """
+
+    id: str
+    title: str
+    severity: Severity
+    weighs: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A finding together with its score in [0, 1], on the scale that the profile calibrates."""
+
+    finding: Finding
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detector:
+    """A rule family: its rules, and the function from evidence to hits.
+
+    ``needs_drift`` and ``needs_verified_base`` say when the detector cannot run; that is then a recorded skip.
+    A detector that raises is a recorded skip as well, and keeps the verdict from being ``pass``.
+    """
+
+    name: str
+    rules: tuple[Rule, ...]
+    run: Callable[[Evidence], Iterable[Hit]]
+    needs_drift: bool = True
+    needs_verified_base: bool = True
+
+
+def fingerprint(rule_id: str, repo: str, tensor: str | None, discriminator: str = "") -> str:
+    """Return 16 hex digits that stay the same between revisions and measurements of the same thing."""
+    text = "\x1f".join((rule_id, repo, tensor or "", discriminator))
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -1,0 +1,276 @@
+"""The results of an audit: findings, verdict, and the report that every renderer reads.
+
+These are the types of the wire format v1 (``reports.json_v1`` freezes them). Collections are tuples, every number is
+finite or None, and nothing here holds a tensor.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from scanner.records import Rows
+
+Severity = Literal["info", "low", "medium", "high", "critical"]
+Confidence = Literal["low", "medium", "high", "exact"]
+Outcome = Literal["pass", "review", "fail", "inconclusive"]
+ClaimStatus = Literal["supported", "contradicted", "not_checkable"]
+
+SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One number behind a finding: its unit, and the threshold it was held against.
+
+    ``comparison`` reads "value comparison threshold", for example ``>``; both are None for context figures.
+    """
+
+    name: str
+    value: float | None
+    unit: str = ""
+    threshold: float | None = None
+    comparison: Literal[">", ">=", "<", "<=", "==", "!="] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A vocabulary entry: its id and its text as the vocabulary writes it."""
+
+    id: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where a finding lies. ``rows`` and ``columns`` are half-open intervals; ``file`` is a path in the repository."""
+
+    file: str
+    tensor: str | None = None
+    rows: tuple[Rows, ...] = ()
+    columns: tuple[Rows, ...] = ()
+    tokens: tuple[Token, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing worth a person's attention.
+
+    Severity says how bad it would be, confidence how sure we are; they are never mixed. At least one location (the
+    first is the primary one) and one measurement. ``fingerprint`` is stable across revisions and numbers.
+    """
+
+    rule_id: str
+    severity: Severity
+    confidence: Confidence
+    title: str
+    explanation: str
+    remedy: str
+    fingerprint: str
+    locations: tuple[Location, ...]
+    measurements: tuple[Measurement, ...]
+
+    def __post_init__(self) -> None:
+        if not self.locations or not self.measurements:
+            raise ValueError("a finding needs a location and a measurement")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkipRecord:
+    """What was not looked at, and why."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What was audited. One of ``repo_id`` and ``path`` is set; ``kind`` is model, adapter or quantized."""
+
+    repo_id: str | None
+    path: str | None
+    revision: str | None
+    kind: Literal["model", "adapter", "quantized"] = "model"
+
+    @property
+    def name(self) -> str:
+        """The repository id, or the folder."""
+        return self.repo_id or self.path or ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseRecord:
+    """The base the subject was compared with."""
+
+    repo_id: str | None
+    path: str | None
+    revision: str | None
+
+    @property
+    def name(self) -> str:
+        """The repository id, or the folder."""
+        return self.repo_id or self.path or ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimRecord:
+    """One declaration of a base: where it stands, and what it says."""
+
+    source: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckRecord:
+    """One lineage check and its numbers."""
+
+    name: str
+    outcome: Literal["passed", "failed", "not_run"]
+    measurements: tuple[Measurement, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineageRecord:
+    """Who the parent is, how sure, and on what grounds."""
+
+    base: BaseRecord | None
+    relation: str
+    status: Literal["verified", "contradicted", "unverified"]
+    claims: tuple[ClaimRecord, ...] = ()
+    checks: tuple[CheckRecord, ...] = ()
+    runner_up: str | None = None
+    conflicts: tuple[str, ...] = ()
+    chain: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoverageRecord:
+    """What was compared, in parameters of the candidate, and what was read, in bytes of both sides."""
+
+    parameters_compared: int
+    parameters_total: int
+    bytes_read: int
+    bytes_total: int
+    skipped: tuple[SkipRecord, ...] = ()
+
+    @property
+    def fraction(self) -> float:
+        """Compared share of the candidate's parameters, in [0, 1]."""
+        return self.parameters_compared / self.parameters_total if self.parameters_total else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The answer. ``score`` is in [0, 1] and grows with suspicion.
+
+    ``false_positive_rate`` is the measured share of clean fine-tunes with a score at least this high (None when
+    there is no calibration for this kind of model); ``calibration`` says in one line what it was measured on, with
+    n and the 95 % upper bound. ``reasons`` are fingerprints of the findings that decided.
+    """
+
+    outcome: Outcome
+    score: float
+    false_positive_rate: float | None
+    reasons: tuple[str, ...] = ()
+    policy: str = ""
+    calibration: str = ""
+    notes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        raise TypeError("a verdict has no truth value; compare its outcome")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardClaim:
+    """One checkable statement of the card against what was observed."""
+
+    claim: str
+    declared: str
+    observed: str
+    status: ClaimStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopRow:
+    """A row that moved far. ``relative`` is its drift over the tensor's median row drift (of the rows that moved)."""
+
+    row: int
+    relative: float
+    z: float | None = None
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Histogram:
+    """Counts per bin; ``edges`` has one more entry than ``counts``, bins include their left edge."""
+
+    unit: str
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftRecord:
+    """The drift of one tensor as reports show it.
+
+    Norms are in weight units; ``residual_max`` and ``residual_mean_square`` are the separable-null statistics;
+    ``singular_values`` are those of the delta, largest first; ``row_histogram`` counts rows by log10 of their drift.
+    """
+
+    tensor: str
+    role: str
+    layer: int | None
+    shape: tuple[int, ...]
+    base_dtype: str
+    candidate_dtype: str
+    relative_l2: float
+    delta_l2: float
+    base_l2: float
+    cosine: float | None
+    changed_fraction: float
+    nonfinite: int = 0
+    rounding_floor: float = 0.0
+    residual_max: float | None = None
+    residual_mean_square: float | None = None
+    top_share: float | None = None
+    singular_values: tuple[float, ...] = ()
+    top_rows: tuple[TopRow, ...] = ()
+    row_histogram: Histogram | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolRecord:
+    """The program that made the report."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeRecord:
+    """What the audit cost: wall seconds, peak resident memory of the process in bytes, HTTP requests."""
+
+    seconds: float
+    peak_rss_bytes: int
+    requests: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditReport:
+    """One finished audit. Findings are sorted by severity, then rule, then fingerprint."""
+
+    schema: str
+    tool: ToolRecord
+    created_at: str
+    subject: Subject
+    lineage: LineageRecord
+    coverage: CoverageRecord
+    verdict: Verdict
+    findings: tuple[Finding, ...] = ()
+    card: tuple[CardClaim, ...] = ()
+    drift: tuple[DriftRecord, ...] = ()
+    runtime: RuntimeRecord = field(
+        default_factory=lambda: RuntimeRecord(seconds=0.0, peak_rss_bytes=0, requests=0)
+    )
+    profile: Mapping[str, Any] = field(default_factory=dict)
+    """Id, digest and source of the threshold profile that judged."""
