@@ -1,0 +1,22 @@
+"""The front door: `hubaudit`, and `python -m pipelines`."""
+
+import sys
+
+from pipelines import _guard
+
+EXIT_COULD_NOT_CONCLUDE = 3
+
+
+def main() -> None:
+    """Check that the packages are ours, then hand over to the command line."""
+    problem = _guard.check()
+    if problem:
+        sys.stderr.write(f"hubaudit: {problem}\n")
+        raise SystemExit(EXIT_COULD_NOT_CONCLUDE)
+    from pipelines.cli import cli
+
+    cli(prog_name="hubaudit")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""What the environment says, read once. No other module reads it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+DEFAULT_ENDPOINT = "https://huggingface.co"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where the Hub is and who we are there.
+
+    ``token`` is None when the environment sets none; the client then looks for a stored login by itself.
+    ``timeout_seconds`` bounds each request, ``patience_seconds`` the waiting for one request over all its retries.
+    """
+
+    endpoint: str = DEFAULT_ENDPOINT
+    token: str | None = None
+    timeout_seconds: float = 30.0
+    patience_seconds: float = 120.0
+
+
+def _number(environment: Mapping[str, str], name: str, default: float) -> float:
+    """Return a positive number from the environment, or the default when it is absent or not one."""
+    try:
+        value = float(environment.get(name, ""))
+    except ValueError:
+        return default
+    return value if value > 0 else default
+
+
+def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from the environment (``HF_ENDPOINT``, ``HF_TOKEN``, ``HUBAUDIT_TIMEOUT``, ``HUBAUDIT_PATIENCE``)."""
+    env = os.environ if environment is None else environment
+    return Settings(
+        endpoint=(env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/"),
+        token=env.get("HF_TOKEN") or None,
+        timeout_seconds=_number(env, "HUBAUDIT_TIMEOUT", 30.0),
+        patience_seconds=_number(env, "HUBAUDIT_PATIENCE", 120.0),
+    )
+
+
+def tool_version() -> str:
+    """Return the installed version of the distribution."""
+    try:
+        return version("hubaudit")
+    except PackageNotFoundError:
+        return "0+unknown"
