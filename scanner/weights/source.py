@@ -17,20 +17,26 @@ class Block:
     ``values`` has shape ``[rows, cols]`` and the dtype in which the bytes lie in the file: uint16 for BF16 and F16,
     uint8 for the 8-bit floats, the plain NumPy dtype otherwise; ``dtype`` (the safetensors name) says how to decode
     it (``scanner.weights.dtypes``). The array may be overwritten or unmapped once the next block is asked for.
+    ``columns`` repeats the request's (None: all of them).
     """
 
     name: str
     rows: Rows
     dtype: str
     values: npt.NDArray[Any]
+    columns: Rows | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockRequest:
-    """Ask for rows (half-open) of a tensor."""
+    """Ask for rows (half-open) of a tensor; within one single row also for a run of columns (half-open).
+
+    ``columns`` keeps a vector of any length within a bounded block.
+    """
 
     name: str
     rows: Rows
+    columns: Rows | None = None
 
 
 class WeightSource(Protocol):
@@ -70,6 +76,7 @@ class WeightSource(Protocol):
         Raises:
             CouldNotConclude: the source cannot be read (network, corrupt file); blocks already yielded stay valid.
             KeyError: a name that is not in ``table``.
+            ValueError: rows or columns outside the tensor, or columns of more than one row.
         """
 
     def __enter__(self) -> Self: ...
