@@ -269,8 +269,6 @@ class AuditReport:
     findings: tuple[Finding, ...] = ()
     card: tuple[CardClaim, ...] = ()
     drift: tuple[DriftRecord, ...] = ()
-    runtime: RuntimeRecord = field(
-        default_factory=lambda: RuntimeRecord(seconds=0.0, peak_rss_bytes=0, requests=0)
-    )
+    runtime: RuntimeRecord = field(default_factory=lambda: RuntimeRecord(seconds=0.0, peak_rss_bytes=0, requests=0))
     profile: Mapping[str, Any] = field(default_factory=dict)
     """Id, digest and source of the threshold profile that judged."""

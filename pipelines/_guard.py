@@ -19,7 +19,7 @@ def check() -> str | None:
         except ImportError as error:
             return f"The package '{name}' of hubaudit cannot be imported ({error}); reinstall hubaudit."
         if not (package.__doc__ or "").startswith(MARK):
-            where = getattr(package, "__file__", None) or list(getattr(package, "__path__", ["?"]))[0]
+            where = getattr(package, "__file__", None) or next(iter(getattr(package, "__path__", ["?"])))
             return (
                 f"The package '{name}' at {where} is not hubaudit's; "
                 "install hubaudit in an environment of its own, or run it from another folder."

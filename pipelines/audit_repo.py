@@ -13,19 +13,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from audit.run import audit
+from scanner.facts import collect
+from scanner.hub import Hub
+from scanner.lineage.claims import ClaimSet, collect_claims, walk_chain
+from scanner.refs import parse_spec
+from scanner.tokens import read_tokens
+
 from audit.evidence import Evidence
 from audit.records import AuditReport, RuntimeRecord
-from audit.run import audit
 from audit.thresholds import Profile, load_profile
 from pipelines.progress import Progress, Quiet
 from pipelines.settings import tool_version
 from scanner.errors import CouldNotConclude, HubAuditError, NothingToCompare
-from scanner.facts import collect
-from scanner.hub import Hub
-from scanner.lineage.claims import ClaimSet, collect_claims, walk_chain
 from scanner.records import DriftFacts, Lineage, RepoFacts, RepoRef, Skip, TokenTable
-from scanner.refs import parse_spec
-from scanner.tokens import read_tokens
 
 Ending = Literal["concluded", "nothing_to_compare", "could_not_conclude"]
 
@@ -55,7 +56,12 @@ def peak_rss_bytes() -> int:
 
 
 def _weigh(
-    candidate: RepoFacts, base: RepoFacts, claims: ClaimSet, chain: tuple[str, ...], hub: Hub, progress: Progress
+    candidate: RepoFacts,
+    base: RepoFacts,
+    claims: ClaimSet,
+    chain: tuple[str, ...],
+    hub: Hub,
+    progress: Progress,
 ) -> _Weighed:
     """Open both weight sets, check the descent, and measure the drift.
 
@@ -175,9 +181,7 @@ def audit_repo(
     return Audited(report=report, ending=ending, problem=problem)
 
 
-def _unweighed(
-    candidate: RepoRef, base: RepoFacts | None, claims: ClaimSet, chain: tuple[str, ...]
-) -> Lineage:
+def _unweighed(candidate: RepoRef, base: RepoFacts | None, claims: ClaimSet, chain: tuple[str, ...]) -> Lineage:
     """Return the lineage when no weights were compared: claimed, not verified."""
     return Lineage(
         candidate=candidate,

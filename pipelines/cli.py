@@ -16,9 +16,10 @@ import click
 from pipelines.settings import load_settings, tool_version
 
 if TYPE_CHECKING:
+    from scanner.hub import Hub
+
     from audit.records import AuditReport
     from pipelines.audit_repo import Audited
-    from scanner.hub import Hub
 
 FORMATS = ("table", "json", "markdown", "html", "sarif", "summary")
 SUFFIXES = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html", ".sarif": "sarif"}
@@ -44,6 +45,7 @@ def _ends_with_a_sentence(command: Command) -> Command:
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         from reports.safe_text import clean_line
+
         from scanner.errors import BadReference, HubAuditError, NothingToCompare
 
         try:
@@ -57,7 +59,10 @@ def _ends_with_a_sentence(command: Command) -> Command:
         except HubAuditError as error:
             code, text = Exit.COULD_NOT_CONCLUDE, str(error)
         except OSError as error:
-            code, text = Exit.COULD_NOT_CONCLUDE, f"{error.strerror or error}: {error.filename or ''}".rstrip(": ")
+            code, text = (
+                Exit.COULD_NOT_CONCLUDE,
+                f"{error.strerror or error}: {error.filename or ''}".rstrip(": "),
+            )
         except Exception as error:  # noqa: BLE001
             code = Exit.COULD_NOT_CONCLUDE
             text = (
@@ -77,7 +82,7 @@ def _ends_with_a_sentence(command: Command) -> Command:
 @click.version_option(tool_version(), prog_name="hubaudit")
 @click.option("--debug", is_flag=True, help="Show a traceback when something breaks.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr, even on a terminal.")
-def cli(debug: bool, quiet: bool) -> None:  # noqa: ARG001
+def cli(debug: bool, quiet: bool) -> None:
     """Check whether a model on the Hugging Face Hub is what its card says it is.
 
     hubaudit finds the base model that a fine-tune declares, proves or refutes the declaration from the weights,
@@ -102,9 +107,7 @@ def cli(debug: bool, quiet: bool) -> None:  # noqa: ARG001
 @click.argument("model")
 @click.option("--base", metavar="BASE", help="Compare with this base instead of the declared one.")
 @click.option("--full", is_flag=True, help="Read every tensor whole (the default).")
-@click.option(
-    "--format", "formats", multiple=True, type=click.Choice(FORMATS), help="Repeat, in pairs with --output."
-)
+@click.option("--format", "formats", multiple=True, type=click.Choice(FORMATS), help="Repeat, in pairs with --output.")
 @click.option(
     "--output", "outputs", multiple=True, metavar="PATH", help="Where the format before it goes; - is stdout."
 )
@@ -280,8 +283,7 @@ def pair_outputs(formats: Sequence[str], outputs: Sequence[str]) -> list[tuple[s
         outputs = [*outputs, "-"]
     if len(formats) != len(outputs):
         raise click.UsageError(
-            f"{len(formats)} --format and {len(outputs)} --output: give them in pairs, "
-            "`--format F --output PATH`."
+            f"{len(formats)} --format and {len(outputs)} --output: give them in pairs, `--format F --output PATH`."
         )
     if list(outputs).count("-") > 1:
         raise click.UsageError("only one format can go to stdout; give the others an --output.")
@@ -307,8 +309,9 @@ def _check_folders(wanted: Sequence[tuple[str, str]]) -> None:
 
 def write_reports(report: "AuditReport", wanted: Sequence[tuple[str, str]]) -> None:
     """Render the report in each format and write it where it was asked for, stdout last."""
-    from pipelines.output import write_document
     from reports.formats import render
+
+    from pipelines.output import write_document
 
     rendered = [(render(report, name, colour=target == "-" and sys.stdout.isatty()), target) for name, target in wanted]
     for content, target in sorted(rendered, key=lambda pair: pair[1] == "-"):

@@ -12,15 +12,15 @@ from typing import Any, Literal
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+from reports.card_section import splice
+from reports.markdown import PR_MARKER, card_section, pr_body, pr_title
+from scanner.hub import Hub
+from scanner.refs import parse_spec
 
 from audit.records import SEVERITIES, AuditReport
 from pipelines.settings import tool_version
-from reports.card_section import splice
-from reports.markdown import PR_MARKER, card_section, pr_body, pr_title
 from scanner.errors import CouldNotConclude, HubUnreachable, NothingToCompare, RepoGated, RepoNotFound
-from scanner.hub import Hub
 from scanner.records import RepoRef
-from scanner.refs import parse_spec
 
 Form = Literal["section", "pr", "discussion"]
 README = "README.md"
@@ -72,9 +72,7 @@ class Publisher:
 
     def __init__(self, *, endpoint: str, token: str | None, timeout_seconds: float = 30.0) -> None:
         self._hub = Hub(endpoint=endpoint, token=token, timeout_seconds=timeout_seconds)
-        self._api = HfApi(
-            endpoint=endpoint, token=token, library_name="hubaudit", library_version=tool_version()
-        )
+        self._api = HfApi(endpoint=endpoint, token=token, library_name="hubaudit", library_version=tool_version())
 
     def plan(self, report: AuditReport, *, form: str, disclose: bool = False) -> Plan:
         """Compose the change that publishing would make; reads, never writes.
@@ -182,9 +180,7 @@ class Publisher:
 
     def _refresh_comment(self, plan: Plan, thread: Thread) -> None:
         if thread.text != plan.body:
-            self._api.edit_discussion_comment(
-                plan.repo_id, thread.number, thread.comment_id, new_content=plan.body
-            )
+            self._api.edit_discussion_comment(plan.repo_id, thread.number, thread.comment_id, new_content=plan.body)
 
     def _open_thread(self, repo_id: str, *, pull_request: bool) -> Thread | None:
         """Find our own open thread by author and hidden marker; None when there is none."""
@@ -272,9 +268,7 @@ class _hub_errors:  # noqa: N801
         raise CouldNotConclude(f"The Hub refused to write to {name} ({status}: {said}): {advice}.") from error
 
 
-def _shown(
-    before: bytes | None, after: bytes | None, title: str, body: str, thread: Thread | None, form: Form
-) -> str:
+def _shown(before: bytes | None, after: bytes | None, title: str, body: str, thread: Thread | None, form: Form) -> str:
     """Return the change as a person reads it: the diff of the card, then the text of the thread."""
     parts = []
     if after is not None:
@@ -282,10 +276,16 @@ def _shown(
         new = after.decode("utf-8", "replace").splitlines(keepends=True)
         diff = "".join(
             line if line.endswith("\n") else line + "\n\\ No newline at end of file\n"
-            for line in difflib.unified_diff(old, new, f"a/{README}" if before is not None else "/dev/null", f"b/{README}")
+            for line in difflib.unified_diff(
+                old, new, f"a/{README}" if before is not None else "/dev/null", f"b/{README}"
+            )
         )
         parts.append(diff or f"{README}: no change\n")
     if form != "section":
-        where = f"thread #{thread.number} (updated in place)" if thread else f"new {'pull request' if form == 'pr' else form}"
+        where = (
+            f"thread #{thread.number} (updated in place)"
+            if thread
+            else f"new {'pull request' if form == 'pr' else form}"
+        )
         parts.append(f"--- {where} ---\n{title}\n\n{body}\n")
     return "\n".join(parts)

@@ -32,7 +32,7 @@ def _number(environment: Mapping[str, str], name: str, default: float) -> float:
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from the environment (``HF_ENDPOINT``, ``HF_TOKEN``, ``HUBAUDIT_TIMEOUT``, ``HUBAUDIT_PATIENCE``)."""
+    """Read ``HF_ENDPOINT``, ``HF_TOKEN``, ``HUBAUDIT_TIMEOUT`` and ``HUBAUDIT_PATIENCE`` (both in seconds)."""
     env = os.environ if environment is None else environment
     return Settings(
         endpoint=(env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/"),

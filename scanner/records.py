@@ -22,12 +22,24 @@ F32 = npt.NDArray[np.float32]
 LineageStatus = Literal["verified", "contradicted", "unverified"]
 Relation = Literal["finetune", "adapter", "merge", "quantized", "identical", "unknown"]
 Role = Literal[
-    "embedding",   # token rows, input side
-    "unembedding", # token rows, output side (lm_head)
-    "position",    # position and segment rows
-    "query", "key", "value", "attention_output", "attention",  # `attention`: fused projections
-    "mlp_in", "mlp_gate", "mlp_out",
-    "norm", "bias", "pooler", "head", "router", "conv", "other",
+    "embedding",  # token rows, input side
+    "unembedding",  # token rows, output side (lm_head)
+    "position",  # position and segment rows
+    "query",
+    "key",
+    "value",
+    "attention_output",
+    "attention",  # `attention`: fused projections
+    "mlp_in",
+    "mlp_gate",
+    "mlp_out",
+    "norm",
+    "bias",
+    "pooler",
+    "head",
+    "router",
+    "conv",
+    "other",
 ]
 """What a tensor does in the network; tensors are only ever compared with others of the same role."""
 

@@ -35,7 +35,10 @@ def test_tool_is_content(command: list[str]) -> None:
     [
         ("import pipelines.cli", HEAVY),
         ("import reports.formats, reports.json_v1, reports.markdown", HEAVY),
-        ("import audit.run, audit.rulebook", ("torch", "transformers", "numba", "matplotlib", "huggingface_hub")),
+        (
+            "import audit.run, audit.rulebook",
+            ("torch", "transformers", "numba", "matplotlib", "huggingface_hub"),
+        ),
         ("import scanner.hub, scanner.facts", ("torch", "transformers", "numba", "matplotlib")),
         ("import scanner.drift.measure, scanner.alignment", ("torch", "transformers", "matplotlib")),
     ],
@@ -75,7 +78,11 @@ def test_a_foreign_package_of_the_same_name_is_refused(tmp_path: Path) -> None:
     shadow.mkdir()
     (shadow / "__init__.py").write_text('"""Somebody else\'s reports."""\n')
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines", "--version"], cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pipelines", "--version"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 3
     assert "is not hubaudit's" in done.stderr
