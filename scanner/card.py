@@ -1,8 +1,8 @@
 """Reads the front matter of a model card: plain values, bounded, never rendered.
 
-The *front matter* is the YAML between the first two ``---`` lines of README.md. Cards come from strangers, so
-size, nesting, aliases and number of values are bounded before anything is built; a card that breaks a bound is a
-card with a ``problem``, not a crash.
+The *front matter* is the YAML between the first two ``---`` lines of README.md. Cards come from strangers: size,
+nesting, aliases and number of values are bounded before anything is built, and a card that breaks a bound is one
+with a ``problem``, not a crash.
 """
 
 import math
