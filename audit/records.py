@@ -17,6 +17,9 @@ ClaimStatus = Literal["supported", "contradicted", "not_checkable"]
 
 SEVERITIES: tuple[Severity, ...] = ("info", "low", "medium", "high", "critical")
 
+SCHEMA_V1 = "https://github.com/hubaudit/hubaudit/schemas/audit-report/v1"
+"""What ``AuditReport.schema`` says; readers look at the ending alone, and v2 would be another type."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
