@@ -1,0 +1,80 @@
+"""Which function answers which request.
+
+Patterns match the raw path: a pull request's ref is the single segment ``refs%2Fpr%2F1``, and decoding first would
+tear it apart. What a group caught is decoded afterwards.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from localhub import api_read, files
+from localhub.requestlog import Side
+from localhub.state import Call
+from localhub.wire import HubError, Reply
+
+MODEL = r"/api/models/(?P<org>[^/]+)/(?P<name>[^/]+)"
+REPO = r"/(?P<org>[^/]+)/(?P<name>[^/]+)"
+REVISION = r"(?P<revision>[^/]+)"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A method, a pattern for the raw path, and the function whose arguments are named like the groups."""
+
+    method: str
+    pattern: re.Pattern[str]
+    answer: Callable[..., Reply]
+
+
+def _route(method: str, pattern: str, answer: Callable[..., Reply]) -> Route:
+    return Route(method, re.compile(pattern), answer)
+
+
+READING = (
+    _route("GET", r"/api/agent-harnesses", api_read.agent_harnesses),
+    _route("GET", r"/api/telemetry/.*", api_read.telemetry),
+    _route("GET", r"/api/models", api_read.list_models),
+    _route("GET", MODEL, api_read.model_info),
+    _route("GET", rf"{MODEL}/revision/{REVISION}", api_read.model_info),
+    _route("GET", rf"{MODEL}/auth-check", api_read.auth_check),
+    _route("GET", rf"{MODEL}/tree/{REVISION}", api_read.tree),
+    _route("GET", rf"{MODEL}/tree/{REVISION}/(?P<path>.+)", api_read.tree),
+    _route("POST", rf"{MODEL}/paths-info/{REVISION}", api_read.paths_info),
+    _route("GET", rf"{MODEL}/refs", api_read.refs),
+    _route("GET", rf"{MODEL}/commits/{REVISION}", api_read.commits),
+    _route("GET", rf"{MODEL}/safetensors-metadata/(?P<path>.+)", api_read.safetensors_metadata),
+    _route("GET", rf"{REPO}/resolve/{REVISION}/(?P<path>.+)", files.resolve),
+)
+CDN = (_route("GET", rf"/repos{REPO}/(?P<sha256>[0-9a-f]{{64}})", files.cdn),)
+ROUTES: dict[Side, tuple[Route, ...]] = {"hub": READING, "cdn": CDN}
+
+
+def answer(call: Call, side: Side) -> Reply:
+    """Return the reply to a request.
+
+    Raises:
+        HubError: the answer is an error.
+    """
+    moved = _moved(call)
+    if moved is not None:
+        return Reply(status=307, headers={"Location": moved})
+    method = "GET" if call.request.method == "HEAD" else call.request.method
+    for route in ROUTES[side]:
+        match = route.pattern.fullmatch(call.request.path)
+        if match and route.method == method:
+            return route.answer(call, **{name: unquote(text) for name, text in match.groupdict().items()})
+    raise HubError(404, f"Sorry, we can't find the page you are looking for: {method} {call.request.path}")
+
+
+def _moved(call: Call) -> str | None:
+    """Return the new address of a repository that was renamed, as a path."""
+    path = call.request.path
+    for old, new in call.state.redirects.items():
+        for prefix in (f"/api/models/{old}", f"/{old}"):
+            if path == prefix or path.startswith(f"{prefix}/"):
+                query = "&".join(f"{key}={value}" for key, values in call.request.query.items() for value in values)
+                renamed = prefix.removesuffix(old) + new + path.removeprefix(prefix)
+                return renamed + (f"?{query}" if query else "")
+    return None
