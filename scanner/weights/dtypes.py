@@ -137,7 +137,8 @@ def decode(values: npt.NDArray[Any], dtype: str) -> F32 | F64:
         ValueError: the numbers have no exact float64 form (I64, U64, C64), or the dtype cannot be read.
     """
     if dtype in _EIGHT_BIT_FLOATS:
-        return _eight_bit_values(dtype)[values]
+        looked_up: F32 = _eight_bit_values(dtype)[values]
+        return looked_up
     if dtype in _EXACT_IN_FLOAT32:
         return values.astype(np.float32, copy=False)
     if dtype in _EXACT_IN_FLOAT64_ONLY:
@@ -145,11 +146,14 @@ def decode(values: npt.NDArray[Any], dtype: str) -> F32 | F64:
     if dtype == "BF16":
         wide = values.astype(np.uint32)
         wide <<= _BF16_SHIFT_BITS
-        return wide.view(np.float32)
+        upper_halves: F32 = wide.view(np.float32)
+        return upper_halves
     if dtype == "F16":
-        return values.view(np.float16).astype(np.float32)
+        halves: F32 = values.view(np.float16).astype(np.float32)
+        return halves
     if dtype == "BOOL":
-        return (values != 0).astype(np.float32)
+        truths: F32 = np.not_equal(values, 0).astype(np.float32)
+        return truths
     raise ValueError(f"{dtype} has no exact form as a float; compare its bytes instead")
 
 

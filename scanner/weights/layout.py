@@ -1,0 +1,214 @@
+"""Decide which files make up a model, as transformers would.
+
+The order of choice is that of ``PreTrainedModel.from_pretrained`` (transformers 5.23, ``modeling_utils``, function
+``_get_resolved_checkpoint_files``): the file that config.json names as ``transformers_weights``, ``model.safetensors``,
+the index of a sharded checkpoint. After these an adapter, and last the only safetensors file there is. Everything
+that is not chosen becomes a skip. Nothing here reads a weight file.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+from scanner.errors import CorruptWeights, CouldNotConclude, HubAuditError, NothingToCompare
+from scanner.paths import is_plain_path, shown
+from scanner.records import FileEntry, RepoFacts, Skip
+from scanner.weights.shards import MAX_INDEX_BYTES, read_index
+from scanner.weights.strict_json import name_some
+
+WEIGHTS: Final = "model.safetensors"
+ADAPTER: Final = "adapter_model.safetensors"
+SUFFIX: Final = ".safetensors"
+INDEX_SUFFIX: Final = ".safetensors.index.json"
+INDEX: Final = "model" + INDEX_SUFFIX
+
+MAX_SHOWN_CHARS: Final = 300
+MAX_SKIPS: Final = 20
+"""Unread files that are named one by one; the rest are counted."""
+
+OTHER_FORMATS: Final[Mapping[str, str]] = {
+    ".bin": "PyTorch pickle",
+    ".pt": "PyTorch pickle",
+    ".pth": "PyTorch pickle",
+    ".ckpt": "PyTorch pickle",
+    ".pkl": "pickle",
+    ".pickle": "pickle",
+    ".joblib": "pickle",
+    ".gguf": "GGUF",
+    ".ggml": "GGML",
+    ".llamafile": "llamafile",
+    ".onnx": "ONNX",
+    ".onnx_data": "ONNX",
+    ".h5": "HDF5",
+    ".hdf5": "HDF5",
+    ".keras": "Keras",
+    ".msgpack": "Flax msgpack",
+    ".ot": "rust-bert",
+    ".pb": "TensorFlow",
+    ".tflite": "TensorFlow Lite",
+    ".npy": "NumPy",
+    ".npz": "NumPy",
+    ".nemo": "NeMo",
+    ".engine": "TensorRT",
+    ".mlmodel": "Core ML",
+    ".mlpackage": "Core ML",
+    ".distcp": "distributed checkpoint",
+}
+"""Suffixes of weight files that are not read yet, and what they are."""
+
+_TRAINING_STATE: Final = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state(_\d+)?)\.(bin|pt|pth)")
+_DISTRIBUTED: Final = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors", re.ASCII)
+
+ReadSmallFile = Callable[[str, int], bytes]
+"""Path in the repository and a limit in bytes → the whole file; raises CouldNotConclude when it is larger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The files to read, in the loader's order, and what is left out.
+
+    ``shard_of`` maps tensor names to the file that the index gives for them; empty without an index.
+    """
+
+    files: tuple[FileEntry, ...]
+    shard_of: Mapping[str, str]
+    skips: tuple[Skip, ...]
+
+
+def find_layout(facts: RepoFacts, read_small_file: ReadSmallFile) -> Layout:
+    """Choose the weight files of a repository.
+
+    Args:
+        facts: the listing and config.json decide.
+        read_small_file: reads the index of a sharded checkpoint.
+
+    Raises:
+        NothingToCompare: there are no weights.
+        CouldNotConclude: there are weights, but in formats or places that are not read yet, or it is unclear which.
+        CorruptWeights: the index or config.json lies about the files.
+    """
+    entries = {entry.path: entry for entry in facts.files}
+    chosen, notice = _choose(facts, entries)
+    shard_of = read_index(chosen, read_small_file(chosen, MAX_INDEX_BYTES)) if chosen.endswith(INDEX_SUFFIX) else {}
+    names = sorted(set(shard_of.values())) or [chosen]
+    files = tuple(entries[name] for name in names if name in entries)
+    if not files:
+        raise CorruptWeights(
+            f"The index {shown(chosen)} names {len(names)} files ({name_some(names)}) and none of them is there; "
+            "ask its author to publish them."
+        )
+    unread = _missing_shards(chosen, shard_of, entries), _unread_files(entries, chosen, {chosen, *names})
+    return Layout(files=files, shard_of=shard_of, skips=(*notice, *unread[0], *unread[1]))
+
+
+def _choose(facts: RepoFacts, entries: Mapping[str, FileEntry]) -> tuple[str, tuple[Skip, ...]]:
+    """The weight file or index, and a notice where the choice is not the usual one."""
+    named = (facts.config or {}).get("transformers_weights")
+    if named is not None:
+        return _choose_named(named, entries)
+    at_root = sorted(path for path in entries if "/" not in path and path.endswith((SUFFIX, INDEX_SUFFIX)))
+    if facts.ref.path and any(_DISTRIBUTED.fullmatch(path) for path in at_root):
+        raise CouldNotConclude(
+            f"{facts.ref} holds a distributed checkpoint, which loaders prefer in a local folder and which is not read "
+            f"yet; consolidate it into {WEIGHTS} first."
+        )
+    for usual in (WEIGHTS, INDEX, ADAPTER):
+        if usual in entries:
+            return usual, ()
+    indexes = [path for path in at_root if path.endswith(INDEX_SUFFIX)]
+    if len(indexes) != 1 and len(at_root) != 1:
+        raise _no_choice(facts, entries, at_root)
+    only = (indexes or at_root)[0]
+    return only, (Skip(what=_shown(only), why=f"read in place of {WEIGHTS}, which is not there"),)
+
+
+def _choose_named(named: object, entries: Mapping[str, FileEntry]) -> tuple[str, tuple[Skip, ...]]:
+    if not isinstance(named, str) or not is_plain_path(named) or not named.endswith((SUFFIX, INDEX_SUFFIX)):
+        raise CorruptWeights(
+            "config.json names as transformers_weights something that is no safetensors file inside the repository; "
+            "ask its author to correct that."
+        )
+    if named not in entries:
+        raise CorruptWeights(
+            f"config.json names {shown(named)} as transformers_weights and there is no such file; ask its author to "
+            "publish it."
+        )
+    if named in {WEIGHTS, INDEX}:
+        return named, ()
+    return named, (Skip(what=_shown(named), why="config.json names it as transformers_weights, so it was read"),)
+
+
+def _no_choice(facts: RepoFacts, entries: Mapping[str, FileEntry], at_root: Sequence[str]) -> HubAuditError:
+    """Say why there is nothing to read."""
+    if at_root:
+        return CouldNotConclude(
+            f"{facts.ref} holds {len(at_root)} safetensors files and none that loaders pick by themselves "
+            f"({name_some(at_root)}); put the intended one into a folder as {WEIGHTS} and scan that."
+        )
+    nested = sorted(path for path in entries if path.endswith(SUFFIX))
+    if nested:
+        return CouldNotConclude(
+            f"{facts.ref} keeps its weights in sub-folders ({name_some(nested)}), which are not read yet; download the "
+            "one you mean and scan that folder."
+        )
+    others = sorted(path for path in entries if _form(path) and not _TRAINING_STATE.fullmatch(_last_part(path)))
+    if others:
+        return CouldNotConclude(
+            f"{facts.ref} has weights only in formats that are not read yet ({name_some(others)}); convert them to "
+            "safetensors and scan that folder."
+        )
+    return NothingToCompare(f"{facts.ref} has no weights; name a repository or folder that holds {WEIGHTS}.")
+
+
+def _missing_shards(index: str, shard_of: Mapping[str, str], entries: Mapping[str, FileEntry]) -> tuple[Skip, ...]:
+    lost: dict[str, list[str]] = {}
+    for tensor, shard in shard_of.items():
+        if shard not in entries:
+            lost.setdefault(shard, []).append(tensor)
+    skips = [
+        Skip(what=_shown(shard), why=f"{shown(index)} names it and it is not there; lost with it: {name_some(tensors)}")
+        for shard, tensors in sorted(lost.items())
+    ]
+    return _bounded(skips, "missing shards")
+
+
+def _unread_files(entries: Mapping[str, FileEntry], chosen: str, read: Collection[str]) -> tuple[Skip, ...]:
+    """One skip for every other file that looks like weights."""
+    reasons = ((path, _why_unread(path, chosen)) for path in sorted(entries) if path not in read)
+    return _bounded([Skip(what=_shown(path), why=why) for path, why in reasons if why], "weight files")
+
+
+def _why_unread(path: str, chosen: str) -> str | None:
+    """The reason, or None when the file is no weight file."""
+    if _TRAINING_STATE.fullmatch(_last_part(path)):
+        return "training state, not weights; not read"
+    if form := _form(path):
+        return f"format not read yet ({form})"
+    if not path.endswith((SUFFIX, INDEX_SUFFIX)):
+        return None
+    if path == ADAPTER:
+        return f"an adapter beside {shown(chosen)}, which loaders with peft put on top of it; not read"
+    if "/" in path:
+        return "in a sub-folder, not part of the model at the root; not read"
+    return f"loaders pick {shown(chosen)} instead; not read"
+
+
+def _form(path: str) -> str | None:
+    return OTHER_FORMATS.get(PurePosixPath(path).suffix.lower())
+
+
+def _last_part(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _shown(path: str) -> str:
+    return path if len(path) <= MAX_SHOWN_CHARS else path[:MAX_SHOWN_CHARS] + "…"
+
+
+def _bounded(skips: list[Skip], what: str) -> tuple[Skip, ...]:
+    if len(skips) <= MAX_SKIPS:
+        return tuple(skips)
+    rest = Skip(what=f"{len(skips) - MAX_SKIPS:,} more {what}", why="not listed one by one; not read")
+    return (*skips[:MAX_SKIPS], rest)
