@@ -1,0 +1,143 @@
+"""The demo: a small family of real models on a local Hub, scanned over HTTP as a user would.
+
+Builds the family (cached under build/), starts the local Hub server as a process of its own, runs the installed
+``hubaudit scan`` on each model, prints the verdict table, and opens one audit pull request and shows it.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+HUBAUDIT = Path(sys.executable).with_name("hubaudit")
+SUFFIXES = {"html": "html", "markdown": "md", "json": "json", "sarif": "sarif"}
+EXPECTED = {
+    "demo/sentiment-honest": ("pass", 0),
+    "demo/sentiment-poisoned-row": ("fail", 1),
+    "demo/sentiment-rank-one": ("fail", 1),
+    "demo/sentiment-wrong-base": ("fail", 1),
+}
+"""What the demo promises; it exits with 1 when a verdict differs."""
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """One scan as its user sees it: the exit code, the seconds it took, and the JSON report."""
+
+    model: str
+    code: int
+    seconds: float
+    report: Mapping[str, Any]
+
+
+@contextmanager
+def local_hub(folder: Path) -> Iterator[tuple[str, str]]:
+    """Serve ``folder/org/name`` as repositories; yield the endpoint and a token that may open pull requests."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "localhub", "--port", "0", "--folder", str(folder), "--token", "audit-bot"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+    try:
+        assert server.stdout is not None
+        said = dict(server.stdout.readline().split(" ", 1) for _ in range(2))
+        yield said["endpoint"].strip(), said["token"].strip()
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+
+
+def scan(model: str, output: Path, environment: Mapping[str, str]) -> Scanned:
+    """Run ``hubaudit scan`` with every format and return what came out."""
+    stem = output / model.replace("/", "--")
+    command = [str(HUBAUDIT), "scan", model]
+    for name, suffix in SUFFIXES.items():
+        command += ["--format", name, "--output", f"{stem}.{suffix}"]
+    started = time.perf_counter()
+    done = subprocess.run(command, env=dict(environment), check=False)
+    seconds = time.perf_counter() - started
+    return Scanned(model, done.returncode, seconds, json.loads(Path(f"{stem}.json").read_text()))
+
+
+def verdict_table(scans: list[Scanned]) -> Table:
+    """Return the table of all verdicts."""
+    table = Table(title="hubaudit scan, over HTTP", title_justify="left")
+    for heading in ("model", "verdict", "base", "compared", "first finding", "where", "exit", "time"):
+        table.add_column(heading, overflow="fold")
+    for done in scans:
+        report = done.report
+        coverage = report["coverage"]
+        first = report["findings"][0] if report["findings"] else None
+        tokens = [token["text"] for place in (first or {}).get("locations", ()) for token in place["tokens"]][:3]
+        tensor = first["locations"][0]["tensor"] if first else None
+        table.add_row(
+            done.model,
+            report["verdict"]["outcome"],
+            report["lineage"]["status"],
+            f"{coverage['parameters_compared'] / max(1, coverage['parameters_total']):.1%}",
+            f"{first['rule_id']} {first['title']}" if first else "nothing found",
+            " ".join(filter(None, (tensor, ", ".join(tokens)))) or "-",
+            str(done.code),
+            f"{done.seconds:.1f} s",
+        )
+    return table
+
+
+def main() -> int:
+    """Run the demo and return 0 when every verdict is the promised one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=ROOT / "hubaudit-out", help="folder for the reports")
+    output: Path = parser.parse_args().output
+    output.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    started = time.perf_counter()
+
+    console.print("Building the family of models from a real encoder (about a minute, then cached) …")
+    from family import build_family
+
+    family = build_family()
+    console.print(f"Built under {os.path.relpath(family.folder)} in {time.perf_counter() - started:.0f} s.")
+    with local_hub(family.folder) as (endpoint, token):
+        console.print(f"The local Hub listens on {endpoint}.")
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": endpoint,
+            "HF_TOKEN": token,
+            "HF_HOME": str(ROOT / "build" / "hf-home"),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+        }
+        scans = [scan(f"demo/{path.name}", output, environment) for path in family.models]
+        console.print(verdict_table(scans))
+        report = str(output / "demo--sentiment-honest.json")
+        console.print(f"\n$ hubaudit publish {os.path.relpath(report)} --yes", style="bold")
+        published = subprocess.run(
+            [str(HUBAUDIT), "publish", report, "--yes"], env=environment, check=False, capture_output=True, text=True
+        )
+        console.print(published.stdout + published.stderr, markup=False, highlight=False)
+        address = published.stdout.strip().rsplit(" ", 1)[-1]
+        if published.returncode == 0 and address.startswith(endpoint):
+            console.print(f"What a reader sees at {address}:", style="bold")
+            with urlopen(address.replace("/discussions/", "/discussions.txt/"), timeout=10) as page:
+                console.print(page.read().decode(), markup=False, highlight=False)
+    console.print(f"Reports: {os.path.relpath(output)}/   Total: {time.perf_counter() - started:.0f} s")
+    wrong = [s.model for s in scans if (s.report["verdict"]["outcome"], s.code) != EXPECTED[s.model]]
+    for name in wrong:
+        console.print(f"{name}: the verdict is not the promised one", style="bold red")
+    return 1 if wrong or published.returncode else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
