@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 
-from audit.records import Finding, Severity
+from audit.records import Finding, Severity, SkipRecord
 from audit.thresholds import Profile
 from scanner.records import DriftFacts, Lineage, RepoFacts, TokenTable
 
@@ -41,23 +41,30 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """A finding together with its score in [0, 1], on the scale that the profile calibrates."""
+    """What a rule measured: its score in [0, 1], on the scale that the profile calibrates, and the finding if any.
 
-    finding: Finding
+    ``finding`` is None when the value stayed below the rule's threshold: the score then still says how close it
+    came. ``value`` is the rule's own statistic, None for exact facts, which have no clean distribution.
+    """
+
+    rule_id: str
     score: float
+    finding: Finding | None = None
+    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detector:
-    """A rule family: its rules, and the function from evidence to hits.
+    """A rule family: its rules, and the function from evidence to hits and abstentions.
 
     ``needs_drift`` and ``needs_verified_base`` say when the detector cannot run; that is then a recorded skip.
-    A detector that raises is a recorded skip as well, and keeps the verdict from being ``pass``.
+    A detector that raises is a recorded skip as well, and keeps the verdict from being ``pass``. One that cannot
+    judge a model of this shape says so with a ``SkipRecord`` whose ``what`` is the id of the rule.
     """
 
     name: str
     rules: tuple[Rule, ...]
-    run: Callable[[Evidence], Iterable[Hit]]
+    run: Callable[[Evidence], Iterable[Hit | SkipRecord]]
     needs_drift: bool = True
     needs_verified_base: bool = True
 

@@ -19,6 +19,7 @@ class Profile:
 
     ``values`` maps "rule-id.name" to a number. ``calibration`` says what the numbers were measured on (text), how
     many clean models (``clean_models``) and their sorted scores (``clean_scores``, ascending, in [0, 1]).
+    ``model_types`` are the ``model_type`` values of the configs in that bank; error rates are quoted for no others.
     ``digest`` is the SHA-256 of the file.
     """
 
@@ -28,6 +29,7 @@ class Profile:
     clean_models: int
     clean_scores: tuple[float, ...]
     values: Mapping[str, float]
+    model_types: tuple[str, ...] = ()
 
     def value(self, name: str) -> float:
         """The threshold of that name.
@@ -67,4 +69,5 @@ def load_profile(name: str = DEFAULT_PROFILE) -> Profile:
         clean_models=content["clean_models"],
         clean_scores=tuple(content["clean_scores"]),
         values={key: float(entry["value"]) for key, entry in content["thresholds"].items()},
+        model_types=tuple(content.get("model_types", ())),
     )
