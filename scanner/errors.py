@@ -14,6 +14,7 @@ so that an error survives pickling on its way back from a worker process.
         │   ├── RepoGated
         │   ├── RevisionNotFound
         │   ├── FileNotFound
+        │   ├── FileTooLarge
         │   └── HubRateLimited
         ├── HubUnreachable  network, timeouts, server errors after all retries
         ├── CorruptWeights  a header or an index that lies about its file
@@ -55,6 +56,10 @@ class RevisionNotFound(RepoUnavailable):
 
 class FileNotFound(RepoUnavailable):
     """The repository has no such file at that revision."""
+
+
+class FileTooLarge(RepoUnavailable):
+    """The file is there, but larger than anyone needs it to be, so it was not read."""
 
 
 class HubRateLimited(RepoUnavailable):

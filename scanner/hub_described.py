@@ -1,0 +1,100 @@
+"""What the Hub's API says about a repository, brought into one bounded shape.
+
+The answers are typed loosely and partly undocumented (``baseModels`` comes as a list or as an object), and tags are
+written by strangers, so every value is checked and cut before it goes on.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from huggingface_hub.hf_api import ModelInfo, RepoFile
+
+from scanner.records import FileEntry
+
+MAX_TAGS = 1000
+MAX_BASE_MODELS = 100
+MAX_ISSUES = 1000
+MAX_CHARS = 300
+_COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+
+
+def is_commit(value: object) -> bool:
+    """Whether a value is a full commit hash: 40 lower-case hexadecimal digits."""
+    return isinstance(value, str) and _COMMIT.fullmatch(value) is not None
+
+
+def described(info: ModelInfo, security: object = None) -> dict[str, Any]:
+    """Return the keys that ``scanner.hub.Hub.describe`` documents, and ``id``; what the answer lacks is None."""
+    base_models, relation = _bases(info.base_models)
+    return {
+        "id": _text(info.id),
+        "sha": info.sha if is_commit(info.sha) else None,
+        "author": _text(info.author),
+        "tags": _texts(info.tags, MAX_TAGS),
+        "base_models": base_models,
+        "relation": relation,
+        "gated": info.gated if info.gated in {"auto", "manual"} else bool(info.gated),
+        "private": bool(info.private),
+        "disabled": bool(info.disabled),
+        "downloads": info.downloads if isinstance(info.downloads, int) else None,
+        "likes": info.likes if isinstance(info.likes, int) else None,
+        "last_modified": iso(info.last_modified),
+        "library_name": _text(info.library_name),
+        "pipeline_tag": _text(info.pipeline_tag),
+        "security": _security(security),
+    }
+
+
+def entry_of(item: RepoFile) -> FileEntry:
+    """Return one listed file; ``sha256`` is what the uploader declared."""
+    return FileEntry(
+        path=item.path,
+        size_bytes=int(item.size),
+        sha256=item.lfs.sha256 if item.lfs else None,
+        xet_hash=item.xet_hash,
+        blob_id=item.blob_id,
+    )
+
+
+def iso(moment: datetime | None) -> str | None:
+    """Return a moment as ISO 8601 in UTC, to the second."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if isinstance(moment, datetime) else None
+
+
+def _bases(value: object) -> tuple[tuple[str, ...], str | None]:
+    """Read ``baseModels``: ``{"relation": ..., "models": [{"id": ...}]}``, or a plain list of ids."""
+    relation = None
+    if isinstance(value, Mapping):
+        relation, value = _text(value.get("relation")), value.get("models")
+    items = value if isinstance(value, list) else []
+    return _texts((item.get("id") if isinstance(item, Mapping) else item for item in items), MAX_BASE_MODELS), relation
+
+
+def _security(value: object) -> dict[str, Any] | None:
+    """Read ``securityRepoStatus``: whether the Hub has finished its scan, and the files it complains about."""
+    if not isinstance(value, Mapping):
+        return None
+    listed = value.get("filesWithIssues")
+    issues = [item for item in listed if isinstance(item, Mapping)] if isinstance(listed, list) else []
+    return {
+        "done": value.get("scansDone") is True,
+        "issues": tuple(
+            {"path": _text(item.get("path")), "level": _text(item.get("level"))} for item in issues[:MAX_ISSUES]
+        ),
+    }
+
+
+def _texts(values: object, limit: int) -> tuple[str, ...]:
+    found: list[str] = []
+    for value in values if isinstance(values, Iterable) and not isinstance(values, str) else ():
+        if len(found) == limit:
+            break
+        if isinstance(value, str):
+            found.append(value[:MAX_CHARS])
+    return tuple(found)
+
+
+def _text(value: object) -> str | None:
+    return value[:MAX_CHARS] if isinstance(value, str) else None
