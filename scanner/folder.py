@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from scanner.errors import CouldNotConclude, FileNotFound, FileTooLarge
+from scanner.errors import CouldNotConclude, FileNotFound, FileTooLarge, RepoUnavailable
 from scanner.paths import is_plain_path, shown
 from scanner.records import FileEntry
 
@@ -44,7 +44,7 @@ def read_file(folder: str, path: str, *, limit_bytes: int) -> bytes:
     Raises:
         FileNotFound: there is no such regular file, or the name leaves the folder.
         FileTooLarge: it has more than ``limit_bytes`` bytes.
-        CouldNotConclude: it cannot be read.
+        RepoUnavailable: it cannot be read.
     """
     target = Path(folder, path)
     if not is_plain_path(path) or _regular_size(target) is None:
@@ -54,7 +54,7 @@ def read_file(folder: str, path: str, *, limit_bytes: int) -> bytes:
             content = file.read(limit_bytes + 1)
     except OSError as error:
         reason = error.strerror or "unknown reason"
-        raise CouldNotConclude(f"{shown(path)} cannot be read: {reason}; check its permissions.") from error
+        raise RepoUnavailable(f"{shown(path)} cannot be read: {reason}; check its permissions.") from error
     if len(content) > limit_bytes:
         raise FileTooLarge(f"{shown(path)} is larger than the {limit_bytes:,} bytes that are read of such a file.")
     return content

@@ -1,0 +1,76 @@
+"""JSON objects from strangers: no duplicate keys, no NaN, no bombs, or a sentence that says why not."""
+
+import json
+import math
+from typing import Any
+
+MAX_DEPTH = 64
+"""Nested collections; the deepest configurations in use (composed multimodal models) need about eight."""
+_SHOWN_CHARS = 60
+
+
+class NotStrictJson(ValueError):  # noqa: N818
+    """The text is not an acceptable JSON object; the message is the tail of a sentence about it."""
+
+
+def parse_object(text: str, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Stricter than ``json.loads``: a key given twice, NaN, the infinities (also as ``1e999``), integers beyond the
+    interpreter's digit limit and more than ``max_depth`` nested collections are refused, for readers disagree on all
+    of them. The caller bounds the size of the text.
+
+    Raises:
+        NotStrictJson: with the reason.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
+    except NotStrictJson:
+        raise
+    except json.JSONDecodeError as error:
+        raise NotStrictJson(f"is not JSON (line {error.lineno}, column {error.colno})") from None
+    except RecursionError:
+        raise NotStrictJson(f"is nested deeper than {max_depth} levels") from None
+    except ValueError:
+        raise NotStrictJson("holds an integer with too many digits") from None
+    if not isinstance(value, dict):
+        raise NotStrictJson("is not a JSON object")
+    _check_depth(value, max_depth)
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise NotStrictJson(f"gives the key {ascii(key[:_SHOWN_CHARS])} twice")
+            seen.add(key)
+    return found
+
+
+def _refuse_constant(name: str) -> float:
+    raise NotStrictJson(f"holds {name}, which is not JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise NotStrictJson("holds a number too large for a float")
+    return value
+
+
+def _check_depth(value: object, max_depth: int) -> None:
+    """Walk level by level, without recursion: the depth is not yet known to be harmless."""
+    level, depth = [value], 0
+    while level:
+        if depth > max_depth:
+            raise NotStrictJson(f"is nested deeper than {max_depth} levels")
+        following: list[object] = []
+        for item in level:
+            if isinstance(item, dict):
+                following.extend(item.values())
+            elif isinstance(item, list):
+                following.extend(item)
+        level, depth = following, depth + 1
