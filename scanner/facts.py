@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from scanner.card import parse_card
+from scanner.config_json import BadConfig, parse_object
 from scanner.errors import (
     HubRateLimited,
     RepoGated,
@@ -20,7 +21,6 @@ from scanner.errors import (
 from scanner.hub import Hub
 from scanner.paths import is_plain_path, shown
 from scanner.records import CardFacts, FileEntry, RepoFacts, RepoRef, Skip
-from scanner.strict_json import NotStrictJson, parse_object
 
 LIMIT_BYTES: Mapping[str, int] = {
     "README.md": 5 << 20,
@@ -103,6 +103,6 @@ def _object(texts: Mapping[str, str], path: str, skips: list[Skip]) -> Mapping[s
         return None
     try:
         return parse_object(texts[path])
-    except NotStrictJson as error:
+    except BadConfig as error:
         skips.append(Skip(what=path, why=f"It {error}, so it was not used."))
         return None

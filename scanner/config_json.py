@@ -1,4 +1,8 @@
-"""JSON objects from strangers: no duplicate keys, no NaN, no bombs, or a sentence that says why not."""
+"""Configuration files from strangers: no duplicate keys, no NaN, no bombs, or a sentence that says why not.
+
+Weight headers and indexes have a stricter reader of their own (``scanner.weights.strict_json``): there every number is
+a size, here any JSON value may stand.
+"""
 
 import json
 import math
@@ -9,7 +13,7 @@ MAX_DEPTH = 64
 _SHOWN_CHARS = 60
 
 
-class NotStrictJson(ValueError):  # noqa: N818
+class BadConfig(ValueError):  # noqa: N818
     """The text is not an acceptable JSON object; the message is the tail of a sentence about it."""
 
 
@@ -21,20 +25,20 @@ def parse_object(text: str, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
     of them. The caller bounds the size of the text.
 
     Raises:
-        NotStrictJson: with the reason.
+        BadConfig: with the reason.
     """
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite)
-    except NotStrictJson:
+    except BadConfig:
         raise
     except json.JSONDecodeError as error:
-        raise NotStrictJson(f"is not JSON (line {error.lineno}, column {error.colno})") from None
+        raise BadConfig(f"is not JSON (line {error.lineno}, column {error.colno})") from None
     except RecursionError:
-        raise NotStrictJson(f"is nested deeper than {max_depth} levels") from None
+        raise BadConfig(f"is nested deeper than {max_depth} levels") from None
     except ValueError:
-        raise NotStrictJson("holds an integer with too many digits") from None
+        raise BadConfig("holds an integer with too many digits") from None
     if not isinstance(value, dict):
-        raise NotStrictJson("is not a JSON object")
+        raise BadConfig("is not a JSON object")
     _check_depth(value, max_depth)
     return value
 
@@ -45,19 +49,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise NotStrictJson(f"gives the key {ascii(key[:_SHOWN_CHARS])} twice")
+                raise BadConfig(f"gives the key {key[:_SHOWN_CHARS]!a} twice")
             seen.add(key)
     return found
 
 
 def _refuse_constant(name: str) -> float:
-    raise NotStrictJson(f"holds {name}, which is not JSON")
+    raise BadConfig(f"holds {name}, which is not JSON")
 
 
 def _finite(digits: str) -> float:
     value = float(digits)
     if not math.isfinite(value):
-        raise NotStrictJson("holds a number too large for a float")
+        raise BadConfig("holds a number too large for a float")
     return value
 
 
@@ -66,7 +70,7 @@ def _check_depth(value: object, max_depth: int) -> None:
     level, depth = [value], 0
     while level:
         if depth > max_depth:
-            raise NotStrictJson(f"is nested deeper than {max_depth} levels")
+            raise BadConfig(f"is nested deeper than {max_depth} levels")
         following: list[object] = []
         for item in level:
             if isinstance(item, dict):
