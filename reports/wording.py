@@ -1,0 +1,173 @@
+"""The words that all formats share, so that a table and a page never say different things about one report.
+
+Neutral throughout: *nothing found*, never "safe"; *measured*, *differs from declared*, *could not verify*. The
+functions return plain text in which names from the repository are still as they came: escaping is the renderers' job,
+since only they know for which medium.
+"""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from audit.records import (
+    SEVERITIES,
+    AuditReport,
+    BaseRecord,
+    Finding,
+    Location,
+    Measurement,
+    Outcome,
+    SkipRecord,
+    Subject,
+)
+from reports.numbers import count, intervals, number, rate, share
+from reports.safe_text import clean_line
+
+HOMEPAGE = "https://github.com/hubaudit/hubaudit"
+
+_WORDS: dict[Outcome, tuple[str, str]] = {
+    "pass": ("Nothing found", "These tests found nothing that ordinary fine-tuning does not explain."),
+    "review": ("Worth a look", "Something was measured that a person should look at before relying on this model."),
+    "fail": ("Unusual change measured", "The weights changed in a way that ordinary fine-tuning does not explain."),
+    "inconclusive": ("Could not verify", "Too little could be read or verified for an answer. This is not a pass."),
+}
+_DIFFERS = ("Differs from declared", "The weights do not descend from the base that is declared.")
+"""What an outcome means, for someone who reads nothing else: a few words, and a sentence."""
+
+LIMITS = (
+    "The model was not run: what it answers, and whether it answers well, was not measured.",
+    "Training data, and code in the repository, were not examined.",
+    "A change spread over many directions, or tied to ordinary words, can look like honest fine-tuning to these tests.",
+)
+"""What no outcome of this audit speaks for; part of every document."""
+
+_BASE_WORDS = {
+    "verified": "base verified",
+    "contradicted": "base contradicted",
+    "unverified": "base not verified",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkipGroup:
+    """Things that were not compared for one and the same reason; ``names`` are the first few of ``count``."""
+
+    why: str
+    names: tuple[str, ...]
+    count: int
+
+    @property
+    def more(self) -> int:
+        """How many names are not listed."""
+        return self.count - len(self.names)
+
+
+def headline(report: AuditReport) -> str:
+    """Return the first line of every document: outcome, coverage, base."""
+    return " · ".join((f"{report.verdict.outcome.upper()}{_found(report)}", coverage(report), base_status(report)))
+
+
+def outcome_words(report: AuditReport) -> str:
+    """Return the outcome in a few neutral words."""
+    return _meaning(report)[0]
+
+
+def outcome_sentence(report: AuditReport) -> str:
+    """Return the outcome in one neutral sentence."""
+    return _meaning(report)[1]
+
+
+def _meaning(report: AuditReport) -> tuple[str, str]:
+    if report.verdict.outcome == "fail" and report.lineage.status == "contradicted":
+        return _DIFFERS
+    return _WORDS[report.verdict.outcome]
+
+
+def found(findings: Iterable[Finding]) -> str:
+    """Return the findings by severity, worst first: ``1 critical, 2 low``; empty when there are none."""
+    counts = Counter(finding.severity for finding in findings)
+    return ", ".join(f"{counts[severity]:,} {severity}" for severity in reversed(SEVERITIES) if counts[severity])
+
+
+def _found(report: AuditReport) -> str:
+    """Return the part of the headline after the outcome."""
+    listed = found(report.findings)
+    if report.verdict.outcome == "pass":
+        return f": nothing found that weighs ({listed})" if listed else ": nothing found"
+    return f": {listed}" if listed else ""
+
+
+def coverage(report: AuditReport) -> str:
+    """Return how much was compared: ``99.98 % of 22.7 M parameters compared``."""
+    total = report.coverage.parameters_total
+    if not total:
+        return "nothing compared"
+    return f"{share(report.coverage.fraction)} of {count(total)} parameters compared"
+
+
+def base_status(report: AuditReport) -> str:
+    """Return whether the declared base is the base."""
+    return _BASE_WORDS[report.lineage.status] if report.lineage.base else "no base to compare with"
+
+
+def error_rate(report: AuditReport) -> str:
+    """Return the measured error rate of a score like this one, with what it was measured on."""
+    false_positive_rate = report.verdict.false_positive_rate
+    if false_positive_rate is None:
+        return "The false-positive rate is not known: no calibration covers this kind of model."
+    return f"{rate(false_positive_rate)} of clean fine-tunes score at least this high."
+
+
+def pinned(repo: Subject | BaseRecord) -> str:
+    """Return the name with its commit, as the command line reads it back."""
+    return f"{repo.name}@{repo.revision}" if repo.revision else repo.name
+
+
+def reproduce(report: AuditReport) -> str:
+    """Return the command that repeats this audit on the very same commits."""
+    words = ["hubaudit", "scan", clean_line(pinned(report.subject), limit=400)]
+    if report.lineage.base:
+        words += ["--base", clean_line(pinned(report.lineage.base), limit=400)]
+    return shlex.join(words)
+
+
+def moment(created_at: str) -> str:
+    """Return a time stamp as people write it: ``20 November 2026, 08:07 UTC``; as it stands when it is none."""
+    try:
+        when = datetime.fromisoformat(created_at)
+    except ValueError:
+        return created_at
+    zone = when.tzname() or ""
+    return f"{when.day} {when:%B %Y, %H:%M} {zone}".rstrip()
+
+
+def threshold(measurement: Measurement) -> str:
+    """Return what a value was held against: ``> 6 σ``; empty for a context figure."""
+    if measurement.threshold is None or measurement.comparison is None:
+        return ""
+    return f"{measurement.comparison} {number(measurement.threshold)}"
+
+
+def measured(measurement: Measurement) -> str:
+    """Return a measurement in one phrase: ``robust z 17.1 σ (threshold > 6)``."""
+    value = number(measurement.value) if measurement.value is not None else "not available"
+    limit = threshold(measurement)
+    unit = f" {measurement.unit}" if measurement.unit and measurement.value is not None else ""
+    return f"{measurement.name} {value}{unit}{f' (threshold {limit})' if limit else ''}"
+
+
+def place(location: Location) -> str:
+    """Return rows and columns of a location: ``row 12,731 · columns 0–3``; empty when it names none."""
+    return " · ".join(filter(None, (intervals("row", location.rows), intervals("column", location.columns))))
+
+
+def group_skips(skips: Iterable[SkipRecord], *, groups: int = 20, names: int = 5) -> tuple[list[SkipGroup], int]:
+    """Group skips by reason, the largest group first; the second result counts the reasons left out."""
+    by_reason: dict[str, list[str]] = {}
+    for skip in skips:
+        by_reason.setdefault(skip.why, []).append(skip.what)
+    ordered = sorted(by_reason.items(), key=lambda item: -len(item[1]))
+    listed = [SkipGroup(why=why, names=tuple(what[:names]), count=len(what)) for why, what in ordered[:groups]]
+    return listed, max(0, len(ordered) - groups)
