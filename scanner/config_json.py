@@ -6,11 +6,13 @@ a size, here any JSON value may stand.
 
 import json
 import math
+import re
 from typing import Any
 
 MAX_DEPTH = 64
 """Nested collections; the deepest configurations in use (composed multimodal models) need about eight."""
 _SHOWN_CHARS = 60
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class BadConfig(ValueError):  # noqa: N818
@@ -21,8 +23,8 @@ def parse_object(text: str, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
     """Parse a JSON object.
 
     Stricter than ``json.loads``: a key given twice, NaN, the infinities (also as ``1e999``), integers beyond the
-    interpreter's digit limit and more than ``max_depth`` nested collections are refused, for readers disagree on all
-    of them. The caller bounds the size of the text.
+    interpreter's digit limit, lone surrogates and more than ``max_depth`` nested collections are refused, for readers
+    disagree on all of them. The caller bounds the size of the text.
 
     Raises:
         BadConfig: with the reason.
@@ -39,7 +41,7 @@ def parse_object(text: str, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
         raise BadConfig("holds an integer with too many digits") from None
     if not isinstance(value, dict):
         raise BadConfig("is not a JSON object")
-    _check_depth(value, max_depth)
+    _check_values(value, max_depth)
     return value
 
 
@@ -65,7 +67,7 @@ def _finite(digits: str) -> float:
     return value
 
 
-def _check_depth(value: object, max_depth: int) -> None:
+def _check_values(value: object, max_depth: int) -> None:
     """Walk level by level, without recursion: the depth is not yet known to be harmless."""
     level, depth = [value], 0
     while level:
@@ -73,8 +75,18 @@ def _check_depth(value: object, max_depth: int) -> None:
             raise BadConfig(f"is nested deeper than {max_depth} levels")
         following: list[object] = []
         for item in level:
-            if isinstance(item, dict):
-                following.extend(item.values())
+            if isinstance(item, str):
+                _check_text(item)
             elif isinstance(item, list):
                 following.extend(item)
+            elif isinstance(item, dict):
+                following.extend(item.values())
+                for key in item:
+                    _check_text(key)
         level, depth = following, depth + 1
+
+
+def _check_text(text: str) -> None:
+    """JSON can spell half a character; no file and no report can hold one."""
+    if not text.isascii() and _SURROGATE.search(text):
+        raise BadConfig("holds half a character (a lone surrogate)")

@@ -6,19 +6,16 @@ the two they hold. Nothing is written to disk. What the Hub refuses or fails to 
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import httpx2
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_token, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from huggingface_hub.hf_api import ModelInfo, RepoFile
-from huggingface_hub.utils import build_hf_headers, paginate  # type: ignore[attr-defined]  # both lazy
+from huggingface_hub.utils import paginate  # type: ignore[attr-defined]  # exported lazily
 
 from scanner.errors import (
     BadReference,
@@ -29,21 +26,12 @@ from scanner.errors import (
     RevisionNotFound,
 )
 from scanner.folder import list_folder, read_file
-from scanner.hub_bytes import BadAnswer, Span, fetch_span, fetch_whole
-from scanner.hub_described import described, entry_of, is_commit
-from scanner.hub_refusals import Asked, refusal
-from scanner.hub_transport import (
-    RETRIED_ERRORS,
-    RETRIED_STATUS,
-    Scope,
-    Traffic,
-    origin_of,
-    problem_of,
-    reading,
-    session,
-)
+from scanner.hub_bytes import Span, fetch_span, fetch_whole
+from scanner.hub_described import CommitEntry, commit_of, described, entry_of, is_commit
+from scanner.hub_session import HubSession
+from scanner.hub_transport import origin_of
 from scanner.paths import is_plain_path, shown
-from scanner.patience import Patience, ReadPolicy
+from scanner.patience import ReadPolicy
 from scanner.records import FileEntry, RepoRef
 from scanner.refs import RepoSpec, as_repo_id
 
@@ -53,7 +41,6 @@ _EXPAND: Any = [
     "author", "baseModels", "disabled", "downloads", "gated", "lastModified", "library_name", "likes",
     "pipeline_tag", "private", "sha", "tags",
 ]  # fmt: skip
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,15 +51,6 @@ class RemoteFile:
     path: str
     size_bytes: int
     location: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommitEntry:
-    """One commit; ``created_at`` is ISO 8601 in UTC."""
-
-    commit: str
-    title: str
-    created_at: str
 
 
 class Hub:
@@ -101,13 +79,6 @@ class Hub:
         Raises:
             BadReference: the endpoint is not an http or https URL.
         """
-        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
-        origin = _origin_or_none(self.endpoint)
-        if origin is None:
-            raise BadReference(f"{shown(self.endpoint)} is not the URL of a Hub; correct HF_ENDPOINT.")
-        if token is None and origin == _origin_or_none(constants.ENDPOINT):
-            token = get_token()
-        self._traffic = Traffic()
         policy = ReadPolicy(
             timeout_seconds=timeout_seconds,
             max_wait_seconds=max_wait_seconds,
@@ -115,27 +86,27 @@ class Hub:
             first_wait_seconds=first_wait_seconds,
             longest_wait_seconds=16 * first_wait_seconds,
         )
-        self._scope = Scope(policy=policy, traffic=self._traffic, origin=origin)
-        self._token: str | bool = token or False
-        self._api = HfApi(
-            endpoint=self.endpoint, token=self._token, library_name="hubaudit", library_version=_version()
-        )
-        self._headers = build_hf_headers(token=self._token, library_name="hubaudit", library_version=_version())
-        self._anonymous = build_hf_headers(token=False, library_name="hubaudit", library_version=_version())
+        self._session = HubSession(endpoint, token, policy)
+        self._api = self._session.api
         self._lock = threading.Lock()
         self._infos: dict[RepoRef, ModelInfo] = {}
         self._located: dict[tuple[RepoRef, str], RemoteFile] = {}
         self._locating: dict[tuple[RepoRef, str], threading.Lock] = {}
 
     @property
+    def endpoint(self) -> str:
+        """The address of the Hub, without a slash at the end."""
+        return self._session.endpoint
+
+    @property
     def requests(self) -> int:
         """HTTP requests sent so far, redirects and repetitions included."""
-        return self._traffic.requests
+        return self._session.traffic.requests
 
     @property
     def bytes_received(self) -> int:
         """Body bytes received so far, those of failed attempts included."""
-        return self._traffic.bytes_received
+        return self._session.traffic.bytes_received
 
     def resolve(self, spec: RepoSpec) -> RepoRef:
         """Pin a spec to a commit, or check that the folder exists.
@@ -171,7 +142,7 @@ class Hub:
         if ref.repo_id is None:
             return {}
         info = self._infos.get(ref) or self._info(ref.repo_id, ref.revision)
-        with self._asking(ref):
+        with self._session.asking(self._session.asked(ref)):
             # The security report and `expand` (the only way to baseModels) exclude each other.
             scanned = self._api.model_info(ref.repo_id, revision=ref.revision, securityStatus=True)
             return described(info, scanned.security_repo_status)
@@ -186,7 +157,7 @@ class Hub:
         """
         if ref.path is not None:
             return list_folder(ref.path)
-        with self._asking(ref):
+        with self._session.asking(self._session.asked(ref)):
             tree = self._api.list_repo_tree(ref.name, recursive=True, revision=ref.revision)
             entries = list(islice(tree, MAX_FILES + 1))
             found = tuple(entry_of(item) for item in entries if isinstance(item, RepoFile))
@@ -203,12 +174,18 @@ class Hub:
         """
         if ref.path is not None:
             return read_file(ref.path, path, limit_bytes=limit_bytes)
-        url, asked = self._url(ref, path), self._asked(ref, path)
+        url, asked = self._url(ref, path), self._session.asked(ref, path)
 
         def fetch() -> bytes | None:
-            return fetch_whole(session(), url, self._headers, limit_bytes=limit_bytes, scope=self._scope)
+            return fetch_whole(
+                self._session.client,
+                url,
+                self._session.headers_for(url),
+                limit_bytes=limit_bytes,
+                scope=self._session.scope,
+            )
 
-        content = self._patiently(fetch, asked)
+        content = self._session.patiently(fetch, asked)
         if content is None:
             raise FileTooLarge(f"{asked} is larger than the {limit_bytes:,} bytes that are read of such a file.")
         return content
@@ -268,29 +245,35 @@ class Hub:
 
         def fetch() -> None:
             url = current.location
-            headers = self._headers if origin_of(url) == self._scope.origin else self._anonymous
-            fetch_span(session(), url, headers, span, view, scope=self._scope, stop=stop)
+            fetch_span(
+                self._session.client,
+                url,
+                self._session.headers_for(url),
+                span,
+                view,
+                scope=self._session.scope,
+                stop=stop,
+            )
 
         def relocate() -> None:
             nonlocal current
             current = self._relocate(current)
             if current.size_bytes != span.total:
-                raise HubUnreachable(f"{self._asked(current.ref, current.path)} changed while it was read; run again.")
+                raise HubUnreachable(
+                    f"{self._session.asked(current.ref, current.path)} changed while it was read; run again."
+                )
 
-        self._patiently(fetch, self._asked(remote.ref, remote.path), stop=stop, relocate=relocate)
+        self._session.patiently(fetch, self._session.asked(remote.ref, remote.path), stop=stop, relocate=relocate)
 
     def commits(self, ref: RepoRef, limit: int) -> tuple[CommitEntry, ...]:
         """Return the newest commits up to the pinned one, newest first; none for folders. One request per page."""
         if ref.repo_id is None:
             return ()
         url = f"{self.endpoint}/api/models/{ref.repo_id}/commits/{ref.revision}"
-        with self._asking(ref):
+        with self._session.asking(self._session.asked(ref)):
             # The client's own method fetches every page before it returns the first.
-            items = list(islice(paginate(url, params={}, headers=self._headers), limit))
-            return tuple(
-                CommitEntry(commit=str(i["id"])[:40], title=str(i["title"])[:300], created_at=str(i["date"])[:40])
-                for i in items
-            )
+            items = list(islice(paginate(url, params={}, headers=self._session.headers_for(url)), limit))
+            return tuple(commit_of(item) for item in items)
 
     def list_models(
         self,
@@ -310,8 +293,8 @@ class Hub:
             sort: ``downloads``, ``last_modified``, ``created_at``, ``likes`` or ``trending_score``, descending.
             limit: at most so many.
         """
-        asked = Asked(endpoint=self.endpoint)
-        with self._asking_about(asked):
+        asked = self._session.about()
+        with self._session.asking(asked):
             models = iter(
                 self._api.list_models(
                     author=author, search=search, filter=list(tags) or None, sort=sort, limit=limit, expand=_EXPAND
@@ -319,26 +302,22 @@ class Hub:
             )
         while True:
             # The scope must not be open while the caller works between two models.
-            with self._asking_about(asked):
+            with self._session.asking(asked):
                 info = next(models, None)
                 if info is None:
                     return
                 model = described(info)
             yield model
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Give the calls of huggingface_hub in this block the limits, retries and counters of this reader.
+    def reading(self) -> AbstractContextManager[None]:
+        """Give the calls of huggingface_hub in a ``with`` block the limits, retries and counters of this reader.
 
         Errors other than those of the network keep the classes of huggingface_hub.
         """
-        session()
-        with reading(self._scope):
-            yield
+        return self._session.reading()
 
     def _info(self, repo_id: str, revision: str | None) -> ModelInfo:
-        asked = Asked(endpoint=self.endpoint, repo=repo_id, revision=revision, authenticated=bool(self._token))
-        with self._asking_about(asked):
+        with self._session.asking(self._session.about(repo_id, revision)):
             return self._api.model_info(repo_id, revision=revision, expand=_EXPAND)
 
     def _url(self, ref: RepoRef, path: str) -> str:
@@ -348,10 +327,10 @@ class Hub:
         return hf_hub_url(ref.name, path, revision=ref.revision, endpoint=self.endpoint)
 
     def _ask_location(self, ref: RepoRef, path: str) -> RemoteFile:
-        url, asked = self._url(ref, path), self._asked(ref, path)
-        with self._asking_about(asked):
+        url, asked = self._url(ref, path), self._session.asked(ref, path)
+        with self._session.asking(asked):
             found = get_hf_file_metadata(
-                url, token=self._token, timeout=None, library_name="hubaudit", endpoint=self.endpoint
+                url, token=self._session.token, timeout=None, library_name="hubaudit", endpoint=self.endpoint
             )
         if found.size is None or found.size < 0:
             raise HubUnreachable(f"The Hub does not say how large {asked} is; run again later.")
@@ -369,73 +348,3 @@ class Hub:
         with self._locating[key]:
             known = self._located[key]
             return known if known.location != stale.location else self._ask_location(*key)
-
-    def _patiently(
-        self,
-        fetch: Callable[[], _T],
-        asked: Asked,
-        *,
-        stop: threading.Event | None = None,
-        relocate: Callable[[], None] | None = None,
-    ) -> _T:
-        """Fetch until it works. An error answer of the Hub itself is final, one of the storage behind it is not."""
-        patience = Patience(self._scope.policy, str(asked), stop=stop)
-        with self._asking_about(asked):
-            while True:
-                try:
-                    return fetch()
-                except RETRIED_ERRORS as error:
-                    patience.wait(problem_of(error))
-                except BadAnswer as bad:
-                    lasting = bad.status >= 300 and bad.status not in RETRIED_STATUS
-                    if lasting and bad.status >= 400 and origin_of(bad.url) == self._scope.origin:
-                        raise refusal(bad.status, bad.headers, asked) from None
-                    patience.wait(str(bad), status=bad.status, headers=bad.headers)
-                    if lasting and relocate is not None:
-                        relocate()
-
-    def _asked(self, ref: RepoRef, path: str | None = None) -> Asked:
-        return Asked(
-            endpoint=self.endpoint, repo=ref.name, revision=ref.revision, path=path, authenticated=bool(self._token)
-        )
-
-    def _asking(self, ref: RepoRef) -> Any:
-        return self._asking_about(self._asked(ref))
-
-    @contextmanager
-    def _asking_about(self, asked: Asked) -> Iterator[None]:
-        """Send requests as this reader, and word every failure of the client library in our errors."""
-        try:
-            with self.reading():
-                yield
-        except HfHubHTTPError as error:
-            raise refusal(error.response.status_code, error.response.headers, asked) from error
-        except HFValidationError as error:
-            raise BadReference(f"{shown(asked.repo)} cannot be a repository; give org/name.") from error
-        except OfflineModeIsEnabled as error:
-            raise HubUnreachable(
-                f"{asked} was not read: offline mode is on; unset HF_HUB_OFFLINE, or give a local folder."
-            ) from error
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            raise HubUnreachable(
-                f"{asked} could not be read: {problem_of(error)}; check the network connection and run again."
-            ) from error
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            raise HubUnreachable(
-                f"{asked.endpoint} does not answer like a Hub when asked for {asked}; check HF_ENDPOINT and the proxy."
-            ) from error
-
-
-def _origin_or_none(url: str) -> tuple[str, str, int] | None:
-    try:
-        origin = origin_of(url)
-    except httpx2.InvalidURL:
-        return None
-    return origin if origin[0] in {"http", "https"} and origin[1] else None
-
-
-def _version() -> str:
-    try:
-        return version("hubaudit")
-    except PackageNotFoundError:
-        return "0"

@@ -6,6 +6,7 @@ written by strangers, so every value is checked and cut before it goes on.
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,11 +48,37 @@ def described(info: ModelInfo, security: object = None) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitEntry:
+    """One commit: its hash, its title, and its date as the Hub writes it (ISO 8601)."""
+
+    commit: str
+    title: str
+    created_at: str
+
+
+def commit_of(item: Mapping[str, Any]) -> CommitEntry:
+    """Return one commit of a history.
+
+    Raises:
+        KeyError, ValueError: the item is not a commit.
+    """
+    if not is_commit(item["id"]):
+        raise ValueError("a commit without a hash")
+    return CommitEntry(commit=item["id"], title=_cut(str(item["title"])), created_at=_cut(str(item["date"])))
+
+
 def entry_of(item: RepoFile) -> FileEntry:
-    """Return one listed file; ``sha256`` is what the uploader declared."""
+    """Return one listed file; ``sha256`` is what the uploader declared.
+
+    Raises:
+        ValueError: its size is not a number of bytes.
+    """
+    if not isinstance(item.size, int) or item.size < 0:
+        raise ValueError("a file without a size")
     return FileEntry(
         path=item.path,
-        size_bytes=int(item.size),
+        size_bytes=item.size,
         sha256=item.lfs.sha256 if item.lfs else None,
         xet_hash=item.xet_hash,
         blob_id=item.blob_id,
@@ -92,9 +119,14 @@ def _texts(values: object, limit: int) -> tuple[str, ...]:
         if len(found) == limit:
             break
         if isinstance(value, str):
-            found.append(value[:MAX_CHARS])
+            found.append(_cut(value))
     return tuple(found)
 
 
 def _text(value: object) -> str | None:
-    return value[:MAX_CHARS] if isinstance(value, str) else None
+    return _cut(value) if isinstance(value, str) else None
+
+
+def _cut(text: str) -> str:
+    """At most ``MAX_CHARS`` characters, and none that UTF-8 cannot write (JSON can spell half a character)."""
+    return text[:MAX_CHARS].encode("utf-8", "replace").decode()
