@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -149,7 +150,7 @@ def test_download_goes_through_the_cache(hub_server, tuned, cdn):
 
     path = hf_hub_download("org/tuned", "model.safetensors", token=token)
 
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         assert file.read() == weights()
     assert tuned in path
     before = len(hub_server.log)

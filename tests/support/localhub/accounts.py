@@ -70,6 +70,26 @@ def require_visible(account: Account | None, repo: Repo | None) -> Repo:
     return repo
 
 
+def require_owner(account: Account, repo: Repo) -> None:
+    """Check that the account may change the repository itself.
+
+    Raises:
+        HubError: 403.
+    """
+    if not account.owns(repo):
+        raise HubError(403, f"Forbidden: {account.user} does not have write access to {repo.repo_id}.")
+
+
+def require_discussions(repo: Repo) -> None:
+    """Check that the owner accepts discussions and pull requests.
+
+    Raises:
+        HubError: 403.
+    """
+    if not repo.pull_requests:
+        raise HubError(403, "Discussions and pull requests are disabled for this repository.")
+
+
 def require_content(account: Account | None, repo: Repo, endpoint: str) -> None:
     """Check that the account may read the files of a repository.
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -49,10 +50,16 @@ def _is_text_or_texts(value: object) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(item, str) for item in value))
 
 
-def card_data(tree: Tree) -> dict[str, Any]:
+def card_data(tree: Tree) -> Mapping[str, Any]:
     """Return the metadata of ``README.md``; empty when there is none that can be read."""
     readme = tree.get("README.md")
-    source = front_matter(readme.read().decode("utf-8", "replace")) if readme else None
+    return _metadata(readme) if readme else {}
+
+
+# Listings look at every card of the server, so each is parsed once; the same holds for weight headers.
+@lru_cache(maxsize=4096)
+def _metadata(readme: Entry) -> Mapping[str, Any]:
+    source = front_matter(readme.read().decode("utf-8", "replace"))
     try:
         metadata = yaml.safe_load(source) if source else None
         # The API sends JSON, which has no form for a date or a set; neither does the Hub.
@@ -105,7 +112,8 @@ def config(tree: Tree) -> dict[str, Any]:
     return {key: shown[key] for key in keys if key in shown}
 
 
-def safetensors_header(entry: Entry) -> dict[str, Any] | None:
+@lru_cache(maxsize=512)
+def safetensors_header(entry: Entry) -> Mapping[str, Any] | None:
     """Return the header of a safetensors file, None when it is not one."""
     length = int.from_bytes(entry.content.read(0, 8), "little")
     if entry.size < 8 or length > min(entry.size - 8, HEADER_LIMIT_BYTES):

@@ -9,14 +9,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from localhub import api_read, files
+from localhub import api_discussions, api_read, api_write, files, pages
 from localhub.requestlog import Side
 from localhub.state import Call
 from localhub.wire import HubError, Reply
 
 MODEL = r"/api/models/(?P<org>[^/]+)/(?P<name>[^/]+)"
-REPO = r"/(?P<org>[^/]+)/(?P<name>[^/]+)"
+REPO = r"/(?!api/)(?P<org>[^/]+)/(?P<name>[^/]+)"
 REVISION = r"(?P<revision>[^/]+)"
+NUM = r"(?P<num>[0-9]{1,9})"
+COMMENT = r"(?P<comment_id>[0-9a-f]+)"
+SHA256 = r"(?P<sha256>[0-9a-f]{64})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,34 @@ READING = (
     _route("GET", rf"{MODEL}/safetensors-metadata/(?P<path>.+)", api_read.safetensors_metadata),
     _route("GET", rf"{REPO}/resolve/{REVISION}/(?P<path>.+)", files.resolve),
 )
-CDN = (_route("GET", rf"/repos{REPO}/(?P<sha256>[0-9a-f]{{64}})", files.cdn),)
-ROUTES: dict[Side, tuple[Route, ...]] = {"hub": READING, "cdn": CDN}
+WRITING = (
+    _route("GET", r"/api/whoami-v2", api_write.whoami),
+    _route("POST", r"/api/validate-yaml", api_write.validate_yaml),
+    _route("POST", r"/api/repos/create", api_write.create_repo),
+    _route("POST", rf"{MODEL}/preupload/{REVISION}", api_write.preupload),
+    _route("POST", rf"{MODEL}/commit/{REVISION}", api_write.commit),
+    _route("GET", rf"{MODEL}/xet-(?:read|write)-token/{REVISION}", api_write.xet_token),
+    _route("POST", rf"{REPO}\.git/info/lfs/objects/batch", api_write.lfs_batch),
+    _route("POST", rf"{REPO}\.git/info/lfs/objects/verify", api_write.lfs_verify),
+)
+TALKING = (
+    _route("GET", rf"{MODEL}/discussions", api_discussions.list_discussions),
+    _route("POST", rf"{MODEL}/discussions", api_discussions.create),
+    _route("GET", rf"{MODEL}/discussions/{NUM}", api_discussions.details),
+    _route("POST", rf"{MODEL}/discussions/{NUM}/comment", api_discussions.comment),
+    _route("POST", rf"{MODEL}/discussions/{NUM}/comment/{COMMENT}/edit", api_discussions.edit_comment),
+    _route("POST", rf"{MODEL}/discussions/{NUM}/comment/{COMMENT}/hide", api_discussions.hide_comment),
+    _route("POST", rf"{MODEL}/discussions/{NUM}/status", api_discussions.change_status),
+    _route("POST", rf"{MODEL}/discussions/{NUM}/title", api_discussions.change_title),
+    _route("POST", rf"{MODEL}/discussions/{NUM}/merge", api_discussions.merge),
+    _route("GET", rf"{REPO}/discussions/{NUM}", pages.discussion),
+    _route("GET", REPO, pages.repository),
+)
+CDN = (
+    _route("GET", rf"/repos{REPO}/{SHA256}", files.cdn),
+    _route("PUT", rf"/repos{REPO}/{SHA256}", api_write.lfs_upload),
+)
+ROUTES: dict[Side, tuple[Route, ...]] = {"hub": READING + WRITING + TALKING, "cdn": CDN}
 
 
 def answer(call: Call, side: Side) -> Reply:

@@ -76,6 +76,13 @@ class Repo:
                 return found[0]
         raise HubError(404, f"Invalid rev id: {revision}", code="RevisionNotFound")
 
+    def find_object(self, sha256: str) -> Content | None:
+        """Return an LFS object that was uploaded to the repository or is part of one of its trees."""
+        if sha256 in self.objects:
+            return self.objects[sha256]
+        entries = (entry for commit in self.commits.values() for entry in commit.tree.values())
+        return next((entry.content for entry in entries if entry.sha256 == sha256), None)
+
     def history(self, commit: Commit) -> Iterator[Commit]:
         """Yield a commit and its first parents, newest first."""
         while True:

@@ -1,6 +1,6 @@
 """Repositories, commits and files in the shapes of the Hub's JSON."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from localhub import cards
@@ -8,7 +8,7 @@ from localhub.blobs import Entry
 from localhub.stamps import object_id
 from localhub.store import Commit, Repo
 
-EXPAND_ONLY = frozenset({"baseModels", "childrenModelCount", "downloadsAllTime"})
+EXPAND_ONLY = frozenset({"baseModels", "downloadsAllTime"})
 LISTING = frozenset({"private", "downloads", "likes", "tags", "library_name", "pipeline_tag", "createdAt"})
 
 
@@ -34,16 +34,22 @@ def model_json(
         brief: only what listings show by default.
     """
     shown: dict[str, Any] = {"_id": object_id(repo.repo_id), "id": repo.repo_id, "modelId": repo.repo_id}
-    facts = _model_facts(repo, commit, others)
+    facts = _model_facts(repo, commit)
     facts["siblings"] = [_sibling(path, entry, blobs=blobs) for path, entry in sorted(commit.tree.items())]
     if expand is not None:
+        if "childrenModelCount" in expand:
+            facts["childrenModelCount"] = _children(repo, others)
         return shown | {key: facts[key] for key in expand if key in facts}
     hidden = EXPAND_ONLY | {"securityRepoStatus"} if not security else EXPAND_ONLY
     kept = LISTING if brief else facts.keys() - hidden
     return shown | {key: value for key, value in facts.items() if key in kept}
 
 
-def _model_facts(repo: Repo, commit: Commit, others: Iterable[Repo]) -> dict[str, Any]:
+def _children(repo: Repo, others: Iterable[Repo]) -> int:
+    return sum(repo.repo_id in cards.base_models(cards.card_data(other.head.tree)) for other in others)
+
+
+def _model_facts(repo: Repo, commit: Commit) -> dict[str, Any]:
     card = cards.card_data(commit.tree)
     facts: dict[str, Any] = {
         "author": repo.owner,
@@ -60,9 +66,6 @@ def _model_facts(repo: Repo, commit: Commit, others: Iterable[Repo]) -> dict[str
         "usedStorage": sum(entry.size for entry in commit.tree.values()),
         "spaces": [],
         "securityRepoStatus": repo.security or {"scansDone": True, "filesWithIssues": []},
-        "childrenModelCount": sum(
-            repo.repo_id in cards.base_models(cards.card_data(other.head.tree)) for other in others
-        ),
     }
     derived = {
         "cardData": card,
@@ -75,7 +78,7 @@ def _model_facts(repo: Repo, commit: Commit, others: Iterable[Repo]) -> dict[str
     return facts | {key: value for key, value in derived.items() if value}
 
 
-def _base_models(card: dict[str, Any], commit: Commit) -> dict[str, Any] | None:
+def _base_models(card: Mapping[str, Any], commit: Commit) -> dict[str, Any] | None:
     named = [name for name in cards.base_models(card) if cards.REPO_ID.fullmatch(name)]
     if not named:
         return None
