@@ -88,7 +88,7 @@ def role_of(name: str, shape: tuple[int, ...], config: Mapping[str, Any] | None 
         return "position"
     if leaf in _EMBEDDINGS and len(shape) == 2 and layer is None:
         return "embedding"
-    if layer is None and any(part in _HEADS or part.endswith("_head") for part in parts):
+    if _has_head(parts, layer):
         return "head"
     inner = _layer_role(parts, leaf, shape, layer)
     if is_bias and inner != "router":
@@ -118,6 +118,11 @@ def expert_of(name: str) -> int | None:
     return None
 
 
+def is_head_part(name: str) -> bool:
+    """True when a module on the way to the tensor is a head; its norms count, whose role is ``norm``."""
+    return _has_head(_parts(name), layer_of(name))
+
+
 def is_constant(name: str, shape: tuple[int, ...]) -> bool:
     """True for buffers that a model computes for itself and ignores in a checkpoint.
 
@@ -138,6 +143,10 @@ def _parts(name: str) -> list[str]:
     while len(parts) > 1 and parts[-1] in _PARAMETERS:
         parts.pop()
     return parts
+
+
+def _has_head(parts: list[str], layer: int | None) -> bool:
+    return layer is None and any(part in _HEADS or part.endswith("_head") for part in parts)
 
 
 def _is_bias(name: str) -> bool:
