@@ -127,6 +127,8 @@ class Hub:
         sha = info.sha
         if not is_commit(sha):
             raise RevisionNotFound(f"{spec.repo_id} has no commit yet; there is nothing to read.")
+        if is_commit(spec.revision) and sha != spec.revision:
+            raise HubUnreachable(f"The Hub answered with another commit than {spec.revision} of {spec.repo_id}.")
         ref = RepoRef(repo_id=as_repo_id(info.id) or spec.repo_id, revision=sha)
         self._infos[ref] = info
         return ref

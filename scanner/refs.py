@@ -20,6 +20,7 @@ MAX_REVISION_CHARS = 255
 _SEGMENT = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?", re.ASCII)
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]*", re.ASCII)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_CREDENTIALS = re.compile(r"//[^/\s]*@")
 _OTHER_KINDS = frozenset({"datasets", "spaces", "buckets", "kernels", "papers", "collections", "docs", "blog", "api"})
 _PAGES = frozenset({"tree", "blob", "resolve", "raw", "commit", "commits", "blame"})
 """The pages of a repository whose URL goes on with a revision."""
@@ -152,5 +153,5 @@ def _revision_of(rest: list[str]) -> str | None:
 
 
 def _bad(text: str, what: str) -> BadReference:
-    shown = ascii(text[:_SHOWN_CHARS])
+    shown = ascii(_CREDENTIALS.sub("//...@", text)[:_SHOWN_CHARS])
     return BadReference(f"{shown} {what}; give org/name, org/name@revision, a Hub URL or a local folder.")
