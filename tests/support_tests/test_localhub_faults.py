@@ -134,7 +134,8 @@ def test_latency_and_bandwidth_are_shared_by_all_connections(hub_server, tmp_pat
         assert list(pool.map(fetch, ["disk.bin", "memory.bin"])) == [size, size]
         seconds = time.monotonic() - started
     expected = 2 * size / rate + latency
-    assert 0.95 * expected < seconds < 1.5 * expected + 0.2
+    # The upper bound is loose because other work may hold the processor; the lower one is the promise.
+    assert 0.95 * expected < seconds < expected + 2
 
 
 def test_many_connections_at_once(hub_server, url):

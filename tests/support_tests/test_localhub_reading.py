@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import httpx2
@@ -17,6 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from localhub.blobs import Declared
+from localhub.cards import check_card
 from safetensors.torch import save
 
 CARD = "---\nbase_model: org/base\nlicense: mit\ntags: [demo]\nreleased: 2024-01-01\n---\n# Tuned\n"
@@ -296,3 +298,77 @@ def test_commit_ids_do_not_depend_on_the_clock(hub_server):
     hub_server.reset()
     assert hub_server.add_repo("org/same", {"a.txt": "a"}) == first
     assert hub_server.add_repo("org/same", {"a.txt": "b"}) != first
+
+
+@pytest.mark.parametrize(
+    ("files", "relation"),
+    [
+        ({"README.md": "---\nbase_model: o/b\n---\n"}, "finetune"),
+        ({"README.md": "---\nbase_model: [o/b, o/c]\n---\n"}, "merge"),
+        ({"README.md": "---\nbase_model: o/b\nbase_model_relation: quantized\n---\n"}, "quantized"),
+        ({"README.md": "---\nbase_model: o/b\n---\n", "adapter_config.json": "{}"}, "adapter"),
+        ({"README.md": "---\nbase_model: o/b\n---\n", "m.gguf": b"GGUF"}, "quantized"),
+        ({"README.md": "---\nbase_model: o/b\n---\n", "config.json": '{"quantization_config": {}}'}, "quantized"),
+    ],
+)
+def test_relation_is_declared_or_inferred(hub_server, files, relation):
+    hub_server.add_repo("org/m", files)
+    info = HfApi().model_info("org/m", expand=["baseModels", "tags"])
+    assert info.base_models["relation"] == relation
+    assert f"base_model:{relation}:o/b" in info.tags
+
+
+@pytest.mark.parametrize("declared", ["./local/path", "https://example.org/o/b", "[1, {a: b}]", "null", "''"])
+def test_bases_that_are_no_repositories_have_no_entry(hub_server, declared):
+    hub_server.add_repo("org/m", {"README.md": f"---\nbase_model: {declared}\n---\n"})
+    info = HfApi().model_info("org/m", expand=["baseModels", "cardData"])
+    assert info.base_models is None
+
+
+@pytest.mark.parametrize(
+    ("card", "errors", "warnings"),
+    [
+        ("---\nlicense: mit\n---\n", 0, 0),
+        ("no metadata", 0, 1),
+        ("---\n# only a comment\n---\n", 0, 1),
+        ("---\n- a\n- list\n---\n", 1, 0),
+        ("---\na: [\n---\n", 1, 0),
+        ("---\nlicense: {a: b}\nbase_model: [1]\n---\n", 2, 0),
+    ],
+)
+def test_card_validation(card, errors, warnings):
+    found = check_card(card)
+    assert (len(found[0]), len(found[1])) == (errors, warnings)
+
+
+def test_xet_tokens_only_where_configured(hub_server):
+    hub_server.add_repo("org/m", {"w.bin": Declared(file=b"x", xet_hash="cd" * 32)})
+    head = httpx2.head(f"{hub_server.endpoint}/org/m/resolve/main/w.bin")
+    assert head.headers["X-Xet-Hash"] == "cd" * 32
+    address = head.links["xet-auth"]["url"]
+    assert httpx2.get(address).status_code == 404
+    hub_server.configure(xet_cas_url="local:///nowhere")
+    reply = httpx2.get(address)
+    assert reply.json()["casUrl"] == reply.headers["X-Xet-Cas-Url"] == "local:///nowhere"
+
+
+def test_folders_are_published_from_where_they_lie(hub_server, tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a.txt").write_text("from disk")
+    hub_server.add_repo("org/m", {"b.txt": "from memory"}, folder=tmp_path)
+    assert hub_server.paths("org/m") == (".gitattributes", "b.txt", "sub/a.txt")
+    paths = {"paths": ["sub/a.txt", "absent"], "expand": True}
+    [found] = httpx2.post(f"{hub_server.endpoint}/api/models/org/m/paths-info/main", json=paths).json()
+    assert (found["size"], found["lastCommit"]["title"]) == (9, "Upload files")
+
+
+def test_a_thousand_repositories_list_quickly(hub_server):
+    for number in range(1000):
+        hub_server.add_repo(f"org/m{number}", {"README.md": f"---\nbase_model: org/base\nlicense: mit\n---\n{number}"})
+    hub_server.configure(page_size=100)
+    started = time.monotonic()
+    assert (
+        len(list(HfApi().list_models(filter="base_model:org/base", expand=["sha", "childrenModelCount"], limit=150)))
+        == 150
+    )
+    assert time.monotonic() - started < 10

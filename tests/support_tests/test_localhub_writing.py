@@ -255,3 +255,32 @@ def test_malformed_commits_are_refused(hub_server, main, owner):
         )
         assert reply.status_code == 400, body
     assert hub_server.discussions("org/tuned") == ()
+
+
+def test_a_refused_pull_request_leaves_nothing_behind(hub_server, main, bot):
+    with refused(404):
+        bot.create_commit("org/tuned", [CommitOperationDelete("absent")], commit_message="m", create_pr=True)
+    assert hub_server.discussions("org/tuned") == ()
+    assert bot.list_repo_refs("org/tuned", include_pull_requests=True).pull_requests == []
+
+
+def test_uploads_must_be_what_they_claim(hub_server, owner):
+    hub_server.add_repo("org/tuned", {"a.txt": "x"})
+    headers = {"Authorization": f"Bearer {owner.token}"}
+    wanted = {"oid": "ab" * 32, "size": 1}
+    batch = f"{hub_server.endpoint}/org/tuned.git/info/lfs/objects/batch"
+    [answer] = httpx2.post(batch, json={"objects": [wanted]}, headers=headers).json()["objects"]
+    assert httpx2.put(answer["actions"]["upload"]["href"], content=b"x").status_code == 400
+    assert httpx2.post(answer["actions"]["verify"]["href"], json=wanted, headers=headers).status_code == 404
+
+
+def test_chunked_bodies(hub_server, main, owner):
+    lines = [
+        b'{"key": "header", "value": {"summary": "Chunks"}}\n',
+        b'{"key": "file", "value": {"path": "b.txt", "content": "eA==", "encoding": "base64"}}\n',
+    ]
+    url = f"{hub_server.endpoint}/api/models/org/tuned/commit/main"
+    with httpx2.Client(headers={"Authorization": f"Bearer {owner.token}"}) as client:
+        assert client.post(url, content=iter(lines)).status_code == 200
+        assert client.get(f"{hub_server.endpoint}/api/models/org/tuned").json()["sha"] == hub_server.sha("org/tuned")
+    assert hub_server.read("org/tuned", "b.txt") == b"x"

@@ -14,7 +14,7 @@ def hub_server() -> Iterator[LocalHub]:
     """Yield the server, freshly reset, with an empty client cache; fail on any bug that it met."""
     server = shared_server()
     server.reset()
-    shutil.rmtree(hub_home(), ignore_errors=True)
+    shutil.rmtree(hub_home() / "hub", ignore_errors=True)
     yield server
     assert server.crashes == ()
     server.reset()
