@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
 HUBAUDIT = Path(sys.executable).with_name("hubaudit")
+TOKEN = "hf_demo"
 SUFFIXES = {"html": "html", "markdown": "md", "json": "json", "sarif": "sarif"}
 EXPECTED = {
     "demo/sentiment-honest": ("pass", 0),
@@ -43,18 +43,17 @@ class Scanned:
 
 
 @contextmanager
-def local_hub(folder: Path) -> Iterator[tuple[str, str]]:
-    """Serve ``folder/org/name`` as repositories; yield the endpoint and a token that may open pull requests."""
+def local_hub(folder: Path) -> Iterator[str]:
+    """Serve ``folder/org/name`` as repositories, with a token that may open pull requests; yield the endpoint."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "localhub", "--port", "0", "--folder", str(folder), "--token", "audit-bot"],
+        [sys.executable, "-m", "localhub", "--port", "0", "--folder", str(folder), "--token", f"{TOKEN}=audit-bot"],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
     )
     try:
         assert server.stdout is not None
-        said = dict(server.stdout.readline().split(" ", 1) for _ in range(2))
-        yield said["endpoint"].strip(), said["token"].strip()
+        yield server.stdout.readline().removeprefix("endpoint ").strip()
     finally:
         server.terminate()
         server.wait(timeout=10)
@@ -96,6 +95,16 @@ def verdict_table(scans: list[Scanned]) -> Table:
     return table
 
 
+def show_pull_request(console: Console, endpoint: str, model: str, number: int) -> None:
+    """Print the pull request as the Hub now has it: state, author, commits, and its diff."""
+    from huggingface_hub import DiscussionWithDetails, HfApi
+
+    details: DiscussionWithDetails = HfApi(endpoint=endpoint, token=TOKEN).get_discussion_details(model, number)
+    console.print(f"The Hub now has {details.url}", style="bold")
+    console.print(f"#{details.num} {details.title!r}, {details.status}, by {details.author}", highlight=False)
+    console.print(details.diff or "", markup=False, highlight=False)
+
+
 def main() -> int:
     """Run the demo and return 0 when every verdict is the promised one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,12 +119,12 @@ def main() -> int:
 
     family = build_family()
     console.print(f"Built under {os.path.relpath(family.folder)} in {time.perf_counter() - started:.0f} s.")
-    with local_hub(family.folder) as (endpoint, token):
+    with local_hub(family.folder) as endpoint:
         console.print(f"The local Hub listens on {endpoint}.")
         environment = {
             **os.environ,
             "HF_ENDPOINT": endpoint,
-            "HF_TOKEN": token,
+            "HF_TOKEN": TOKEN,
             "HF_HOME": str(ROOT / "build" / "hf-home"),
             "HF_HUB_DISABLE_TELEMETRY": "1",
         }
@@ -129,9 +138,7 @@ def main() -> int:
         console.print(published.stdout + published.stderr, markup=False, highlight=False)
         address = published.stdout.strip().rsplit(" ", 1)[-1]
         if published.returncode == 0 and address.startswith(endpoint):
-            console.print(f"What a reader sees at {address}:", style="bold")
-            with urlopen(address.replace("/discussions/", "/discussions.txt/"), timeout=10) as page:
-                console.print(page.read().decode(), markup=False, highlight=False)
+            show_pull_request(console, endpoint, "demo/sentiment-honest", int(address.rsplit("/", 1)[-1]))
     console.print(f"Reports: {os.path.relpath(output)}/   Total: {time.perf_counter() - started:.0f} s")
     wrong = [s.model for s in scans if (s.report["verdict"]["outcome"], s.code) != EXPECTED[s.model]]
     for name in wrong:
