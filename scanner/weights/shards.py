@@ -5,7 +5,7 @@ gives for a tensor (transformers 5.23, ``get_checkpoint_shard_files``). The tabl
 says otherwise, a skip reports it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from scanner.errors import CorruptWeights
@@ -37,6 +37,22 @@ def read_index(path: str, raw: bytes) -> dict[str, str]:
     except JsonError as lie:
         raise CorruptWeights(f"The index {shown(path)} {lie}; ask its author to publish it again.") from lie
     return shard_of
+
+
+def collect_headers(read: Iterable[tuple[str, Header]]) -> dict[str, Header]:
+    """Gather the headers of a checkpoint, by file in the loader's order, however they arrive.
+
+    Raises:
+        CorruptWeights: they hold more than ``MAX_TENSORS`` tensors together.
+    """
+    headers: dict[str, Header] = {}
+    count = 0
+    for file, header in read:
+        headers[file] = header
+        count += len(header.tensors) + len(header.unread)
+        if count > MAX_TENSORS:
+            raise CorruptWeights(f"The weights declare more than {MAX_TENSORS:,} tensors, which no real model has.")
+    return dict(sorted(headers.items()))
 
 
 def join_tables(

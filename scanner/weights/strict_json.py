@@ -80,9 +80,9 @@ def check_text(text: str) -> None:
 
 def name_some(names: Sequence[str]) -> str:
     """The first few names, quoted and shortened, and how many more there are."""
-    shown = ", ".join(shown(name) for name in names[:_SHOWN_NAMES])
+    few = ", ".join(shown(name) for name in names[:_SHOWN_NAMES])
     more = len(names) - _SHOWN_NAMES
-    return f"{shown} and {more:,} more" if more > 0 else shown
+    return f"{few} and {more:,} more" if more > 0 else few
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,30 @@
+"""Open the weights of a repository, whatever their format and wherever they lie."""
+
+from scanner.folder import read_file
+from scanner.hub import Hub
+from scanner.records import RepoFacts
+from scanner.weights.layout import find_layout
+from scanner.weights.safetensors import LocalSafetensors, RemoteSafetensors
+from scanner.weights.source import WeightSource
+
+
+def open_source(facts: RepoFacts, hub: Hub | None) -> WeightSource:
+    """Choose the weight files and read their headers; no tensor is read yet.
+
+    Args:
+        facts: of the pinned repository or the folder; its listing decides which files there are.
+        hub: the reader; may be None for folders.
+
+    Raises:
+        NothingToCompare: there are no weights.
+        CorruptWeights: a header or an index lies.
+        CouldNotConclude: the weights cannot be read, or only formats that are not read yet are there.
+    """
+    folder = facts.ref.path
+    if folder is not None:
+        layout = find_layout(facts, lambda path, limit: read_file(folder, path, limit_bytes=limit))
+        return LocalSafetensors(facts.ref, layout)
+    if hub is None:
+        raise ValueError(f"{facts.ref} lies on the Hub and cannot be read without a Hub")
+    layout = find_layout(facts, lambda path, limit: hub.read_bytes(facts.ref, path, limit_bytes=limit))
+    return RemoteSafetensors(facts.ref, layout, hub)

@@ -1,0 +1,214 @@
+"""Safetensors checkpoints as weight sources: mapped from a folder, or read from the Hub by ranges."""
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from scanner.errors import CouldNotConclude
+from scanner.hub import Hub
+from scanner.paths import shown
+from scanner.records import FileEntry, RepoRef, Skip, TensorMeta
+from scanner.weights.header import FIRST_READ_BYTES, LENGTH_BYTES, Header, header_bytes, parse_header
+from scanner.weights.layout import Layout
+from scanner.weights.mapping import MappedFile, changed, file_size, open_weights, unreadable
+from scanner.weights.panels import Panel, locate_panel, view_values
+from scanner.weights.ranges import ByteRange, RangeReader
+from scanner.weights.shards import collect_headers, join_tables
+from scanner.weights.source import Block, BlockRequest
+
+MAPPED_FILES: Final = 4
+"""Files mapped at once; a checkpoint of hundreds of shards must not use up the file handles."""
+MAX_BLOCK_BYTES: Final = 512 << 20
+"""Largest block fetched in one piece: a remote block is held in memory, and its size is a stranger's choice."""
+
+
+class LocalSafetensors:
+    """A ``WeightSource`` over the safetensors files of a folder.
+
+    Blocks are read-only views of the page cache (copies where a tensor is misaligned). Pages behind the reader are
+    let go, so that the resident size does not grow with the checkpoint.
+    """
+
+    remote: Final = False
+    requests: Final = 0
+
+    def __init__(self, ref: RepoRef, layout: Layout) -> None:
+        """Read all headers.
+
+        Args:
+            ref: the folder.
+            layout: which of its files to read.
+
+        Raises:
+            CorruptWeights: a header lies.
+            CouldNotConclude: a file cannot be read.
+        """
+        self.ref = ref
+        self.bytes_read = 0
+        self._folder = Path(ref.name)
+        self._mapped: dict[str, MappedFile] = {}
+        self._sizes: dict[str, int] = {}
+        table, skips = join_tables(collect_headers(self._read_headers(layout.files)), layout.shard_of)
+        self.table: Mapping[str, TensorMeta] = table
+        self.skips: tuple[Skip, ...] = (*layout.skips, *skips)
+        self.bytes_total = sum(self._sizes.values())
+
+    def stream(self, wanted: Iterable[BlockRequest]) -> Iterator[Block]:
+        """Yield one block per request, in order; see ``WeightSource.stream``."""
+        for request in wanted:
+            panel = locate_panel(self.table, request)
+            if panel.start == panel.end:
+                yield panel.empty_block()
+                continue
+            mapped = self._map(panel.file)
+            self.bytes_read += panel.end - panel.start
+            yield panel.block(mapped.values(panel))
+            mapped.leave(panel)
+
+    def _read_headers(self, files: Iterable[FileEntry]) -> Iterator[tuple[str, Header]]:
+        for entry in files:
+            file = entry.path
+            with open_weights(self._folder, file) as handle:
+                size = self._sizes[file] = file_size(handle)
+                try:
+                    length = header_bytes(_read_exactly(handle, LENGTH_BYTES), file, size)
+                    raw = _read_exactly(handle, length)
+                except OSError as error:
+                    raise unreadable(file, error) from error
+            if len(raw) != length:
+                raise changed(file)
+            yield file, parse_header(raw, file, size)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Dropped, not closed: a block that somebody still holds keeps its mapping alive.
+        self._mapped.clear()
+
+    def _map(self, file: str) -> MappedFile:
+        mapped = self._mapped.pop(file, None) or MappedFile(self._folder, file, self._sizes[file])
+        self._mapped[file] = mapped  # the order of the entries is the order of use
+        while len(self._mapped) > MAPPED_FILES:
+            del self._mapped[next(iter(self._mapped))]
+        return mapped
+
+
+class RemoteSafetensors:
+    """A ``WeightSource`` over the safetensors files of a Hub repository, read by ranges; nothing touches the disk."""
+
+    remote: Final = True
+
+    def __init__(self, ref: RepoRef, layout: Layout, hub: Hub) -> None:
+        """Read all headers, several files at a time.
+
+        Args:
+            ref: the repository at a commit.
+            layout: which of its files to read.
+            hub: the reader.
+
+        Raises:
+            CorruptWeights: a header lies.
+            CouldNotConclude: a file cannot be read.
+        """
+        self.ref = ref
+        self.bytes_read = 0
+        self._hub = hub
+        self._readers: list[RangeReader] = []
+        self._finished_requests = 0
+        table, skips = join_tables(collect_headers(self._read_headers(layout.files)), layout.shard_of)
+        self.table: Mapping[str, TensorMeta] = table
+        self.skips: tuple[Skip, ...] = (*layout.skips, *skips)
+        self.bytes_total = sum(entry.size_bytes for entry in layout.files)
+
+    @property
+    def requests(self) -> int:
+        """HTTP requests made so far, for headers and tensors."""
+        return self._finished_requests + sum(reader.requests for reader in self._readers)
+
+    def stream(self, wanted: Iterable[BlockRequest]) -> Iterator[Block]:
+        """Yield one block per request, in order, with several ranges in flight; see ``WeightSource.stream``.
+
+        Raises:
+            CouldNotConclude: also when one request asks for more than ``MAX_BLOCK_BYTES``.
+        """
+        asked: deque[Panel] = deque()
+        with closing(self._fetch(self._ranges(wanted, asked))) as views:
+            for view in views:
+                while asked[0].start == asked[0].end:
+                    yield asked.popleft().empty_block()
+                panel = asked.popleft()
+                self.bytes_read += panel.end - panel.start
+                yield panel.block(view_values(view, panel, 0))
+        for panel in asked:
+            yield panel.empty_block()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._readers:
+            self._finish(self._readers[-1])
+
+    def _ranges(self, wanted: Iterable[BlockRequest], asked: deque[Panel]) -> Iterator[ByteRange]:
+        """The byte range of every request that covers any; all requests are noted in ``asked``."""
+        for request in wanted:
+            panel = locate_panel(self.table, request)
+            n_bytes = panel.end - panel.start
+            if n_bytes > MAX_BLOCK_BYTES:
+                raise CouldNotConclude(
+                    f"A part of {shown(request.name)} with {n_bytes:,} bytes cannot be fetched in one piece; ask for "
+                    f"fewer rows or columns than {MAX_BLOCK_BYTES:,} bytes hold."
+                )
+            asked.append(panel)
+            if n_bytes:
+                yield ByteRange(file=panel.file, start=panel.start, end=panel.end)
+
+    def _fetch(self, ranges: Iterable[ByteRange]) -> Generator[memoryview]:
+        reader = RangeReader(self._hub, self.ref)
+        self._readers.append(reader)
+        try:
+            yield from reader.read(ranges)
+        finally:
+            self._finish(reader)
+
+    def _finish(self, reader: RangeReader) -> None:
+        if reader in self._readers:
+            self._readers.remove(reader)
+            reader.close()
+            self._finished_requests += reader.requests
+
+    def _read_headers(self, files: Sequence[FileEntry]) -> Iterator[tuple[str, Header]]:
+        """The header of every file, with a second request where the first bytes do not hold it all."""
+        sizes = {entry.path: entry.size_bytes for entry in files}
+        first = [ByteRange(file=file, start=0, end=min(FIRST_READ_BYTES, size)) for file, size in sizes.items() if size]
+        longer = []
+        with closing(self._fetch(first)) as heads:
+            for part, head in zip(first, heads, strict=True):
+                end = LENGTH_BYTES + header_bytes(bytes(head[:LENGTH_BYTES]), part.file, sizes[part.file])
+                if end > len(head):
+                    longer.append(ByteRange(file=part.file, start=LENGTH_BYTES, end=end))
+                else:
+                    yield part.file, parse_header(bytes(head[LENGTH_BYTES:end]), part.file, sizes[part.file])
+        with closing(self._fetch(longer)) as rests:
+            for part, raw in zip(longer, rests, strict=True):
+                yield part.file, parse_header(bytes(raw), part.file, sizes[part.file])
+        for file, size in sizes.items():
+            if not size:
+                header_bytes(b"", file, size)
+
+
+def _read_exactly(handle: FileIO, length: int) -> bytes:
+    """The next bytes of the file, fewer only at its end; one read may return less than asked for."""
+    parts = bytearray()
+    while len(parts) < length and (part := handle.read(length - len(parts))):
+        parts += part
+    return bytes(parts)
