@@ -5,47 +5,17 @@ nesting, aliases and number of values are bounded before anything is built, and 
 with a ``problem``, not a crash.
 """
 
-import math
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-import yaml
-
+from scanner.plain_yaml import MAX_BYTES, BadYaml, load_mapping
 from scanner.records import CardFacts
 
-MAX_FRONT_MATTER_BYTES = 1 << 20
-"""UTF-8 bytes; the largest cards in the wild (long result tables) stay below this."""
-MAX_DEPTH = 50
-"""Nested collections; ``model-index``, the deepest known field, needs eight."""
-MAX_VALUES = 200_000
-"""YAML nodes after every alias is expanded: stops alias bombs."""
 MAX_BASE_MODELS = 100
 MAX_NAME_CHARS = 300
 """Characters kept of a declared base or relation; Hub ids have at most 96 per half."""
-_PROBLEM_CHARS = 200
 _LINE_END = re.compile(r"\r\n|\n|\r")
-
-# What PyYAML's safe constructor is known to raise on hostile scalars, besides its own errors:
-# ``!!timestamp x`` AttributeError, ``!!bool x`` KeyError, ``!!int x`` and 5,000-digit integers ValueError.
-_YAML_FAILURES = (
-    yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
-)  # fmt: skip
-_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _CardLoader(_SafeLoader):  # type: ignore[misc]
-    """The safe loader, with dates left as the text that the author wrote."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  # the name and form that PyYAML looks for
-        first: [(tag, pattern) for tag, pattern in entries if tag != "tag:yaml.org,2002:timestamp"]
-        for first, entries in _SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-class _BrokenCard(ValueError):  # noqa: N818
-    """The front matter cannot be used; the message says why."""
 
 
 def parse_card(text: str) -> CardFacts:
@@ -58,9 +28,10 @@ def parse_card(text: str) -> CardFacts:
         front = _front_matter(text)
         if front is None:
             return CardFacts(text=text)
-        metadata, notes = _load(front)
-    except _BrokenCard as broken:
-        return CardFacts(text=text, problem=str(broken))
+        metadata, repeated = load_mapping(front)
+    except BadYaml as error:
+        return CardFacts(text=text, problem=f"The card's front matter {error}.")
+    notes = [f"The card gives {', '.join(map(repr, repeated))} more than once; the last is used."] if repeated else []
     bases, base_notes = _base_models(metadata.get("base_model"))
     relation, relation_notes = _relation(metadata.get("base_model_relation"))
     notes = [*notes, *base_notes, *relation_notes]
@@ -84,9 +55,9 @@ def _front_matter(text: str) -> str | None:
         start = begin if start is None else start
         if line.rstrip() == "---":
             return body[start:begin]
-        if begin - start > MAX_FRONT_MATTER_BYTES:
-            raise _BrokenCard(f"The card's front matter is larger than {MAX_FRONT_MATTER_BYTES:,} bytes.")
-    raise _BrokenCard("The card's front matter is not closed by a second '---' line.")
+        if begin - start > MAX_BYTES:
+            raise BadYaml(f"is larger than {MAX_BYTES:,} bytes")
+    raise BadYaml("is not closed by a second '---' line")
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -96,109 +67,6 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         yield start, text[start : end.start()]
         start = end.end()
     yield start, text[start:]
-
-
-def _load(front: str) -> tuple[dict[str, Any], list[str]]:
-    """Parse front matter into plain values, and notes about what is odd in it.
-
-    Raises:
-        _BrokenCard: it is not YAML, not a mapping, or breaks a bound.
-    """
-    if len(front.encode("utf-8", "surrogatepass")) > MAX_FRONT_MATTER_BYTES:
-        raise _BrokenCard(f"The card's front matter is larger than {MAX_FRONT_MATTER_BYTES:,} bytes.")
-    try:
-        _check_events(front)
-        root = yaml.compose(front, Loader=_CardLoader)
-        if root is None:
-            return {}, []
-        _check_expansion(root)
-        repeated = _repeated_keys(root)
-        values = _plain(yaml.load(front, Loader=_CardLoader))  # noqa: S506  # a SafeLoader with fewer resolvers
-    except _BrokenCard:
-        raise
-    except _YAML_FAILURES as error:
-        reason = " ".join(str(error).split())[:_PROBLEM_CHARS] or type(error).__name__
-        raise _BrokenCard(f"The card's front matter is not valid YAML: {reason}.") from error
-    notes = [f"The card gives {', '.join(map(repr, repeated))} more than once; the last is used."]
-    return values, notes if repeated else []
-
-
-def _check_events(front: str) -> None:
-    """Bound depth and number of nodes before the recursive composer sees the text."""
-    depth = 0
-    for count, event in enumerate(yaml.parse(front, Loader=_CardLoader)):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH or count > 2 * MAX_VALUES:
-            raise _BrokenCard("The card's front matter is nested too deeply or holds too many values.")
-
-
-def _check_expansion(root: yaml.Node) -> None:
-    """Bound what the document becomes once every alias is expanded.
-
-    Raises:
-        _BrokenCard: it is no mapping, has more than ``MAX_VALUES`` nodes, or a value that contains itself.
-    """
-    if not isinstance(root, yaml.MappingNode):
-        raise _BrokenCard("The card's front matter is not a mapping of keys to values.")
-    sizes: dict[int, int] = {}
-    open_nodes: set[int] = set()
-
-    def size(node: yaml.Node) -> int:
-        key = id(node)
-        if key in sizes:
-            return sizes[key]
-        if key in open_nodes or len(open_nodes) > MAX_DEPTH:
-            raise _BrokenCard("The card's front matter holds a value inside itself, or nests too deeply.")
-        open_nodes.add(key)
-        total = 1 + sum(size(child) for child in _children(node))
-        open_nodes.discard(key)
-        if total > MAX_VALUES:
-            raise _BrokenCard("The card's front matter expands to too many values.")
-        sizes[key] = total
-        return total
-
-    size(root)
-
-
-def _children(node: yaml.Node) -> Iterator[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield key
-            yield value
-    elif isinstance(node, yaml.SequenceNode):
-        yield from node.value
-
-
-def _repeated_keys(root: yaml.Node) -> list[str]:
-    """Top-level keys that stand more than once (five at most): readers disagree on which one counts."""
-    names = Counter(key.value[:40] for key, _ in root.value if isinstance(key, yaml.ScalarNode))
-    return sorted(name for name, times in names.items() if times > 1)[:5]
-
-
-def _plain(value: Any) -> Any:
-    """Copy YAML values into dicts, lists, text, finite numbers, booleans and None; aliases become copies."""
-    match value:
-        case None | bool() | str():
-            return value
-        case int():
-            if value.bit_length() > 64:
-                raise _BrokenCard("The card's front matter holds a number of more than 64 bits.")
-            return value
-        case float():
-            return value if math.isfinite(value) else str(value)
-        case Mapping():
-            return {str(_plain(key)): _plain(item) for key, item in value.items()}
-        case set():
-            return sorted(str(_plain(item)) for item in value)
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case bytes():
-            return value.decode("utf-8", "replace")
-        case _:
-            return str(value)
 
 
 def _base_models(value: Any) -> tuple[tuple[str, ...], list[str]]:

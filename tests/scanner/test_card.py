@@ -7,7 +7,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scanner.card import MAX_BASE_MODELS, MAX_FRONT_MATTER_BYTES, parse_card
+from scanner.card import MAX_BASE_MODELS, parse_card
+from scanner.plain_yaml import MAX_BYTES
 
 
 def card(front: str, body: str = "\n# Title\n") -> str:
@@ -15,9 +16,7 @@ def card(front: str, body: str = "\n# Title\n") -> str:
 
 
 def test_reads_base_relation_and_metadata():
-    facts = parse_card(
-        card("base_model: org/base\nbase_model_relation: Finetune\nlicense: mit\ntags: [a, b]")
-    )
+    facts = parse_card(card("base_model: org/base\nbase_model_relation: Finetune\nlicense: mit\ntags: [a, b]"))
     assert facts.base_models == ("org/base",)
     assert facts.relation == "finetune"
     assert facts.metadata == {
@@ -140,7 +139,7 @@ def test_unclosed_front_matter_is_a_problem():
 
 
 def test_too_large_front_matter_is_a_problem():
-    facts = parse_card(card("a: b\n" + "# padding\n" * (MAX_FRONT_MATTER_BYTES // 9)))
+    facts = parse_card(card("a: b\n" + "# padding\n" * (MAX_BYTES // 9)))
     assert facts.metadata is None
     assert "larger" in facts.problem
 
@@ -180,9 +179,7 @@ def test_deep_nesting_ends_quickly(opening):
 
 
 def test_values_are_plain():
-    facts = parse_card(
-        card("day: 2024-05-01\nnan: .nan\ninf: -.inf\n2: x\nyes: y\ns: !!set {a, b}\nb: !!binary aGk=")
-    )
+    facts = parse_card(card("day: 2024-05-01\nnan: .nan\ninf: -.inf\n2: x\nyes: y\ns: !!set {a, b}\nb: !!binary aGk="))
     assert facts.metadata == {
         "day": "2024-05-01",
         "nan": "nan",
