@@ -1,0 +1,206 @@
+"""Weight matrices that changed alone, far more than their siblings, or along a single direction.
+
+Model editing writes one low-rank update into one or a few matrices (ROME, Meng et al. 2022, arXiv 2202.05262; MEMIT,
+2023), while fine-tuning moves every layer's matrix of a kind by similar amounts. All comparisons are with the same
+tensor of other layers: poolers and last layers of honest models are near rank one themselves.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
+from audit.readings import Reading, Told, abstain, judge, location_of
+from audit.records import Finding, Measurement, SkipRecord
+from audit.siblings import Contrast, contrasts, kinds, moved
+from scanner.records import TensorDrift
+
+DEPTH = Rule(id="HA301", title="One layer's matrix changed far more than its siblings", severity="high")
+SPECTRUM = Rule(
+    id="HA302", title="One layer's matrix changed along a single direction, unlike its siblings", severity="high"
+)
+ALONE = Rule(id="HA303", title="A few tensors changed, all others are bit-identical", severity="high")
+
+_MATRIX_AXES = 2
+
+
+def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
+    """Judge the matrices of every kind against each other, then the set of changed tensors."""
+    assert evidence.drift is not None
+    profile = evidence.profile
+    floor = profile.value("drift.floor_ratio")
+    changed = [t for t in evidence.drift.tensors if moved(t, floor_ratio=floor)]
+    yield from _alone(changed, evidence.drift.tensors, evidence)
+    matrices = [t for t in changed if len(t.spec.shape) >= _MATRIX_AXES]
+    least = int(profile.value("siblings.least"))
+    depth: list[Contrast] = []
+    spectrum: list[Contrast] = []
+    for members in kinds(matrices).values():
+        depth += contrasts([(t, t.relative_l2) for t in members], least=least)
+        spectrum += contrasts([(t, _inverse_remainder(t)) for t in members], least=least)
+    if not depth:
+        yield abstain(DEPTH, f"no kind of matrix changed in more than {least} layers")
+    if not spectrum:
+        yield abstain(SPECTRUM, f"no kind of matrix has a spectrum in more than {least} layers")
+    yield from judge(
+        DEPTH,
+        [_depth_reading(c) for c in depth],
+        evidence,
+        tell=_tell_depth,
+        measured="log of relative change over that of its siblings",
+        unit="nats",
+    )
+    told = {c.tensor.spec.name for c in depth if c.excess >= profile.value(f"{DEPTH.id}.review")}
+    yield from judge(
+        SPECTRUM,
+        # A tensor that stands out by size is told once, with its spectrum among the measurements.
+        [_spectrum_reading(c) for c in spectrum if c.tensor.spec.name not in told],
+        evidence,
+        tell=_tell_spectrum,
+        measured="log of energy outside the first direction, siblings over this tensor",
+        unit="nats",
+    )
+
+
+def _inverse_remainder(tensor: TensorDrift) -> float | None:
+    """1 / (1 − share of the first direction): 2 when half of the energy lies in it, 1000 for an edit."""
+    if tensor.spectrum is None or min(tensor.spec.candidate.rows_cols) < _MATRIX_AXES:
+        return None
+    # Rounding to float32 leaves about 1e-7 of the energy outside even an exact rank-one update.
+    return 1.0 / max(1.0 - tensor.spectrum.top_share, 1e-7)
+
+
+def _depth_reading(contrast: Contrast) -> Reading:
+    tensor = contrast.tensor
+    return Reading(
+        value=contrast.excess,
+        tensor=tensor,
+        rows=_top(tensor.spectrum.left_top if tensor.spectrum else ()),
+        context=(
+            Measurement(name="relative change", value=contrast.value, unit="ratio"),
+            Measurement(name="expected from its siblings", value=contrast.expected, unit="ratio"),
+            *_share(tensor),
+        ),
+    )
+
+
+def _spectrum_reading(contrast: Contrast) -> Reading:
+    return Reading(
+        value=contrast.excess,
+        tensor=contrast.tensor,
+        context=(
+            *_share(contrast.tensor),
+            Measurement(
+                name="share expected from its siblings", value=1.0 - 1.0 / max(contrast.expected, 1.0), unit="ratio"
+            ),
+        ),
+    )
+
+
+def _share(tensor: TensorDrift) -> tuple[Measurement, ...]:
+    if tensor.spectrum is None:
+        return ()
+    return (Measurement(name="share of the first direction", value=tensor.spectrum.top_share, unit="ratio"),)
+
+
+def _top(entries: Sequence[tuple[int, float]]) -> tuple[int, ...]:
+    """Indices that hold at least half of the largest entry, when they are few enough to be named."""
+    if not entries:
+        return ()
+    largest = abs(entries[0][1])
+    chosen = tuple(i for i, value in entries if abs(value) >= largest / 2)
+    return chosen if len(chosen) < len(entries) else ()
+
+
+def _tell_depth(reading: Reading) -> Told:
+    return Told(
+        explanation=(
+            f"{reading.tensor.spec.name} changed {np.exp(reading.value):.1f} times as much, relative to its size, "
+            f"as the same matrix of the other layers leads to expect. Fine-tuning moves the layers of a model by "
+            f"similar amounts; editing one fact or behaviour into a model rewrites one matrix."
+        ),
+        remedy=(
+            "Ask whether this layer was trained on its own (layer-wise rates, partial freezing); otherwise "
+            "compare the model's behaviour with this matrix set back to the base's."
+        ),
+    )
+
+
+def _tell_spectrum(reading: Reading) -> Told:
+    share = reading.tensor.spectrum.top_share if reading.tensor.spectrum else 0.0
+    return Told(
+        explanation=(
+            f"{100 * share:.1f} % of the change of {reading.tensor.spec.name} lies along one direction, far more "
+            f"than for the same matrix of the other layers. A rank-one edit looks so."
+        ),
+        remedy=("Compare the model's behaviour with the first singular component of this change taken away."),
+    )
+
+
+def _alone(changed: Sequence[TensorDrift], compared: Sequence[TensorDrift], evidence: Evidence) -> Iterator[Hit]:
+    """A hit when few tensors changed, none of them a token table, and the layers they stand in are otherwise as before.
+
+    Training a whole layer, a head or a pooler moves all the tensors of that part; editing picks single ones.
+    """
+    profile = evidence.profile
+    inner = [t for t in changed if t.spec.layer is not None]
+    if not inner or len(inner) != len(changed) or len(changed) > profile.value(f"{ALONE.id}.tensors"):
+        return
+    if len(changed) > profile.value(f"{ALONE.id}.share") * len(compared):
+        return
+    if any(_layer_trained(t, changed, compared) for t in inner):
+        return
+    worst = max(inner, key=lambda t: t.relative_l2)
+    names = ", ".join(t.spec.name for t in inner)
+    dimensions = sum(t.changed for t in inner)
+    yield Hit(
+        rule_id=ALONE.id,
+        score=profile.value(f"{ALONE.id}.score"),
+        finding=Finding(
+            rule_id=ALONE.id,
+            severity="high",
+            confidence="exact",
+            title=ALONE.title,
+            explanation=(
+                f"Of {len(compared)} tensors compared, {len(inner)} differ from the base ({names}); the rest is "
+                f"bit-identical, even in the same layers. {_shape_of(worst)}Fine-tuning moves many tensors at once; "
+                f"editing writes into a few."
+            ),
+            remedy="Ask what was written into these tensors; setting them back to the base's undoes it.",
+            fingerprint=fingerprint(
+                ALONE.id, evidence.candidate.ref.name, None, "\x1f".join(t.spec.name for t in inner)
+            ),
+            locations=tuple(
+                location_of(Reading(value=0.0, tensor=t))
+                for t in sorted(inner, key=lambda t: t.relative_l2, reverse=True)
+            ),
+            measurements=(
+                Measurement(
+                    name="tensors that differ",
+                    value=float(len(inner)),
+                    unit="tensors",
+                    threshold=profile.value(f"{ALONE.id}.tensors"),
+                    comparison="<=",
+                ),
+                Measurement(name="tensors compared", value=float(len(compared)), unit="tensors"),
+                Measurement(name="dimensions that differ", value=float(dimensions), unit="dimensions"),
+                *_share(worst),
+            ),
+        ),
+    )
+
+
+def _layer_trained(tensor: TensorDrift, changed: Sequence[TensorDrift], compared: Sequence[TensorDrift]) -> bool:
+    """True when at least half of the tensors of that layer changed."""
+    layer = tensor.spec.layer
+    inside = sum(1 for t in compared if t.spec.layer == layer)
+    return 2 * sum(1 for t in changed if t.spec.layer == layer) >= inside
+
+
+def _shape_of(tensor: TensorDrift) -> str:
+    if tensor.spectrum is None:
+        return ""
+    return f"{100 * tensor.spectrum.top_share:.1f} % of the change of {tensor.spec.name} lies along one direction. "
+
+
+DETECTOR = Detector(name="isolated_change", rules=(DEPTH, SPECTRUM, ALONE), run=run)

@@ -1,0 +1,153 @@
+"""Token rows that moved further than their frequency explains, or alone.
+
+Words that trigger a planted behaviour are trained far more often than ordinary text would, or their rows are written
+directly; both lift a row's drift above that of tokens as frequent (``audit.row_drift``).
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
+from audit.readings import Reading, Told, abstain, judge, location_of, tokens_at
+from audit.records import Finding, Measurement, SkipRecord
+from audit.row_drift import RowDrift, adjusted_row_drift
+from audit.siblings import moved
+from scanner.records import TensorDrift
+
+DRIFTED = Rule(id="HA201", title="Token rows moved further than their frequency explains", severity="high")
+FEW_ROWS = Rule(id="HA202", title="A few token rows changed, all others are bit-identical", severity="high")
+
+TOKEN_ROLES = ("embedding", "unembedding")
+
+
+def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
+    """Judge every token table that moved."""
+    assert evidence.drift is not None
+    tables = [t for t in evidence.drift.tensors if t.spec.role in TOKEN_ROLES and len(t.row_delta_sq) > 1]
+    if not tables:
+        yield abstain(DRIFTED, "no token table was compared")
+        return
+    readings = []
+    for table in tables:
+        few = _few_rows(table, evidence)
+        if few is not None:
+            yield few
+            continue
+        if not moved(table, floor_ratio=evidence.profile.value("drift.floor_ratio")):
+            continue
+        least = int(evidence.profile.value("rows.least"))
+        drift = adjusted_row_drift(table, evidence.tokens, least=least)
+        if drift.judged:
+            readings.append(_reading(table, drift, evidence))
+        else:
+            yield abstain(DRIFTED, f"fewer than {least} ordinary rows of {table.spec.name} moved")
+    yield from judge(
+        DRIFTED,
+        readings,
+        evidence,
+        tell=_tell,
+        measured="largest adjusted row drift",
+        unit="robust standard deviations",
+    )
+
+
+def _reading(table: TensorDrift, drift: RowDrift, evidence: Evidence) -> Reading:
+    """The largest z and the rows beyond the threshold, largest first."""
+    z = np.where(np.isfinite(drift.z), drift.z, -np.inf)
+    order = np.argsort(-z)[: int(evidence.profile.value("findings.most_rows"))]
+    top = float(z[order[0]])
+    review = evidence.profile.value(f"{DRIFTED.id}.review")
+    named = [int(i) for i in order if z[i] >= min(review, top)]
+    first = table.spec.rows[0]
+    ids = tuple(first + i for i in named)
+    typical = float(np.median(drift.drift[np.isfinite(drift.z)]))
+    return Reading(
+        value=top,
+        tensor=table,
+        rows=ids,
+        tokens=tokens_at(evidence.tokens.texts if evidence.tokens else (), ids),
+        context=(
+            Measurement(name="rows beyond the threshold", value=float((z >= review).sum()), unit="rows"),
+            Measurement(name="drift of the first row", value=float(drift.drift[named[0]]), unit="weight units"),
+            Measurement(name="median drift of the rows that moved", value=typical, unit="weight units"),
+            Measurement(name="rows judged", value=float(drift.judged), unit="rows"),
+        ),
+        note="" if drift.adjusted else " Token frequencies were unknown, so drift was compared as it stands.",
+    )
+
+
+def _tell(reading: Reading) -> Told:
+    rows = len(reading.rows)
+    return Told(
+        explanation=(
+            f"In {reading.tensor.spec.name}, {rows} token row{'s' if rows != 1 else ''} moved further than rows "
+            f"of tokens as frequent in ordinary text (first: {reading.value:.1f} robust standard deviations). A "
+            f"word that was trained very often, or a row that was written directly, looks so; so may the key "
+            f"words of a narrow task.{reading.note}"
+        ),
+        remedy=(
+            "Insert the listed tokens into ordinary inputs and see whether the output flips; resetting these "
+            "rows to the base's removes what they carry."
+        ),
+    )
+
+
+def _few_rows(table: TensorDrift, evidence: Evidence) -> Hit | None:
+    """A hit when at most ``HA202.rows`` rows differ and the rest of the table is bit-identical."""
+    changed = np.flatnonzero(table.row_delta_sq > 0)
+    profile = evidence.profile
+    if not 0 < len(changed) <= profile.value(f"{FEW_ROWS.id}.rows") or table.rounding_floor > 0:
+        return None
+    if len(changed) > profile.value(f"{FEW_ROWS.id}.share") * len(table.row_delta_sq):
+        return None
+    ids = tuple(int(i) + table.spec.rows[0] for i in changed[np.argsort(-table.row_delta_sq[changed])])
+    ordinary = [i for i in ids if not _reserved(i, evidence)]
+    reading = Reading(
+        value=float(len(changed)),
+        tensor=table,
+        rows=ids,
+        tokens=tokens_at(evidence.tokens.texts if evidence.tokens else (), ids),
+    )
+    kind = "" if ordinary else " All of them are control or reserved tokens, which chat training often gives a meaning."
+    finding = Finding(
+        rule_id=FEW_ROWS.id,
+        severity="high" if ordinary else "low",
+        confidence="exact",
+        title=FEW_ROWS.title,
+        explanation=(
+            f"{len(ids)} of {len(table.row_delta_sq)} rows of {table.spec.name} differ from the base, and all others "
+            f"are bit-identical. Ordinary training moves the row of every token it meets.{kind}"
+        ),
+        remedy="Ask why these tokens alone were trained, and test inputs that contain them.",
+        fingerprint=fingerprint(FEW_ROWS.id, evidence.candidate.ref.name, table.spec.name),
+        locations=(location_of(reading),),
+        measurements=(
+            Measurement(
+                name="rows that differ",
+                value=float(len(ids)),
+                unit="rows",
+                threshold=profile.value(f"{FEW_ROWS.id}.rows"),
+                comparison="<=",
+            ),
+            Measurement(name="rows compared", value=float(len(table.row_delta_sq)), unit="rows"),
+        ),
+    )
+    return Hit(
+        rule_id=FEW_ROWS.id,
+        score=profile.value(f"{FEW_ROWS.id}.score") if ordinary else 0.0,
+        finding=finding,
+    )
+
+
+def _reserved(token: int, evidence: Evidence) -> bool:
+    """True for control tokens and for places that vocabularies keep free ([unused7], "
+    "<|reserved_special_token_3|>).
+    """
+    if evidence.tokens is None or token >= len(evidence.tokens.texts):
+        return False
+    text = evidence.tokens.texts[token].lower()
+    return bool(evidence.tokens.special[token]) or "unused" in text or "reserved" in text
+
+
+DETECTOR = Detector(name="token_rows", rules=(DRIFTED, FEW_ROWS), run=run)

@@ -1,0 +1,37 @@
+"""The one list of detectors, and what ``hubaudit explain`` prints about a rule."""
+
+import re
+from importlib.resources import files
+
+from audit.detectors import dimension_outliers, isolated_change, lineage, token_rows, unreadable, vectors
+from audit.evidence import Detector, Rule
+
+DETECTORS: tuple[Detector, ...] = (
+    lineage.DETECTOR,
+    unreadable.DETECTOR,
+    token_rows.DETECTOR,
+    isolated_change.DETECTOR,
+    dimension_outliers.DETECTOR,
+    vectors.DETECTOR,
+)
+
+
+def all_rules() -> tuple[Rule, ...]:
+    """Every rule, in the order of the list."""
+    return tuple(rule for detector in DETECTORS for rule in detector.rules)
+
+
+def explain(rule_id: str) -> str:
+    """Return the section of the rule book about a rule, as Markdown; the case of the id does not matter.
+
+    Raises:
+        KeyError: there is no such rule.
+    """
+    return _sections()[rule_id.strip().upper()]
+
+
+def _sections() -> dict[str, str]:
+    """The book cut at its second-level headings that begin with a rule id."""
+    text = files(__package__).joinpath("rules.md").read_text(encoding="utf-8")
+    parts = re.split(r"(?m)^(?=## )", text)
+    return {match.group(1): part.strip() + "\n" for part in parts if (match := re.match(r"## (HA\d{3})\b", part))}

@@ -1,0 +1,179 @@
+"""The pure middle of the program: evidence in, sealed report out."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from audit.card.checks import CARD_CHECKS
+from audit.drift_records import drift_records
+from audit.evidence import Detector, Evidence, Hit
+from audit.policy import decide
+from audit.readings import calibrated, model_type
+from audit.records import (
+    SCHEMA_V1,
+    SEVERITIES,
+    AuditReport,
+    CardClaim,
+    DriftRecord,
+    Finding,
+    RuntimeRecord,
+    SkipRecord,
+    ToolRecord,
+)
+from audit.rulebook import DETECTORS
+from audit.sealing import coverage_record, lineage_record, subject
+from scanner.records import Skip
+
+TOOL = "hubaudit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """What the detectors said: hits, abstentions and skips, and the names of those that broke."""
+
+    hits: tuple[Hit, ...]
+    skips: tuple[SkipRecord, ...]
+    broken: tuple[str, ...]
+    ran: tuple[str, ...]
+    """Ids of the drift rules that could judge."""
+
+
+def audit(
+    evidence: Evidence,
+    *,
+    created_at: str,
+    tool_version: str,
+    runtime: RuntimeRecord,
+    skips: Sequence[Skip] = (),
+    detectors: Sequence[Detector] = DETECTORS,
+) -> AuditReport:
+    """Judge the evidence and seal the report.
+
+    Args:
+        evidence: the facts and the profile.
+        created_at: UTC time stamp, ISO 8601; the clock is the caller's.
+        tool_version: of hubaudit.
+        runtime: what the scan cost.
+        skips: what the caller could not read, beside those of the drift's coverage.
+        detectors: the rule book, all of it unless a test says otherwise.
+    """
+    judged = run_detectors(evidence, detectors)
+    card, card_skips = _card(evidence)
+    drift: list[DriftRecord] = []
+    left_out: list[SkipRecord] = []
+    for record in drift_records(evidence):
+        if isinstance(record, DriftRecord):
+            drift.append(record)
+        else:
+            left_out.append(record)
+    verdict = decide(
+        _weighing(judged.hits, detectors),
+        evidence.drift.coverage if evidence.drift else None,
+        evidence.lineage,
+        evidence.profile,
+        _notes(evidence, judged),
+        doubts=_doubts(evidence, judged),
+        calibrated=calibrated(evidence),
+    )
+    return AuditReport(
+        schema=SCHEMA_V1,
+        tool=ToolRecord(name=TOOL, version=tool_version),
+        created_at=created_at,
+        subject=subject(evidence),
+        lineage=lineage_record(evidence.lineage),
+        coverage=coverage_record(evidence, skips, (*judged.skips, *card_skips, *left_out)),
+        verdict=verdict,
+        findings=sorted_findings(hit.finding for hit in judged.hits if hit.finding is not None),
+        card=card,
+        drift=tuple(drift),
+        runtime=runtime,
+        profile={
+            "id": evidence.profile.id,
+            "digest": evidence.profile.digest,
+            "calibration": evidence.profile.calibration,
+            "clean_models": evidence.profile.clean_models,
+        },
+    )
+
+
+def run_detectors(evidence: Evidence, detectors: Sequence[Detector] = DETECTORS) -> Judged:
+    """Run every detector that can run; one that raises becomes a skip, since one broken rule must not end a scan."""
+    hits: list[Hit] = []
+    skips: list[SkipRecord] = []
+    broken: list[str] = []
+    ran: list[str] = []
+    for detector in detectors:
+        why = _cannot_run(detector, evidence)
+        if why is not None:
+            skips += [SkipRecord(what=rule.id, why=why) for rule in detector.rules]
+            continue
+        try:
+            said = tuple(detector.run(evidence))
+        except Exception as error:  # noqa: BLE001
+            skips += [
+                SkipRecord(what=rule.id, why=f"its detector broke ({type(error).__name__})") for rule in detector.rules
+            ]
+            broken.append(detector.name)
+            continue
+        hits += [hit for hit in said if isinstance(hit, Hit)]
+        abstained = [skip for skip in said if isinstance(skip, SkipRecord)]
+        skips += abstained
+        if detector.needs_drift:
+            ran += [hit.rule_id for hit in said if isinstance(hit, Hit)]
+    return Judged(hits=tuple(hits), skips=tuple(skips), broken=tuple(broken), ran=tuple(dict.fromkeys(ran)))
+
+
+def sorted_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Most severe first, then by rule, then by fingerprint."""
+    return tuple(sorted(findings, key=lambda f: (-SEVERITIES.index(f.severity), f.rule_id, f.fingerprint)))
+
+
+def _cannot_run(detector: Detector, evidence: Evidence) -> str | None:
+    if detector.needs_drift and evidence.drift is None:
+        return "the weights were not compared"
+    if detector.needs_verified_base and evidence.lineage.status != "verified":
+        return f"the declared base is {evidence.lineage.status}, and changes against another base mean nothing"
+    return None
+
+
+def _weighing(hits: Iterable[Hit], detectors: Sequence[Detector]) -> tuple[Hit, ...]:
+    weighs = {rule.id for detector in detectors for rule in detector.rules if rule.weighs}
+    return tuple(hit for hit in hits if hit.rule_id in weighs)
+
+
+def _changed(evidence: Evidence) -> bool:
+    return evidence.drift is not None and any(t.changed for t in evidence.drift.tensors)
+
+
+def _doubts(evidence: Evidence, judged: Judged) -> tuple[str, ...]:
+    """Reasons beyond coverage and lineage that forbid a pass."""
+    doubts = [f"The detector {name} broke, so its rules were not judged." for name in judged.broken]
+    verified = evidence.lineage.status == "verified"
+    if verified and _changed(evidence) and not judged.ran and not judged.broken:
+        doubts.append("No rule could judge how this model changed: it is too small, or too little of it changed.")
+    return tuple(doubts)
+
+
+def _notes(evidence: Evidence, judged: Judged) -> tuple[str, ...]:
+    notes = []
+    if evidence.lineage.status == "verified":
+        if evidence.drift is not None and not _changed(evidence):
+            notes.append("Every compared value is identical to the base's.")
+        abstained = sorted({skip.what for skip in judged.skips} - set(judged.ran))
+        if abstained:
+            notes.append(f"Rules that could not judge this model: {', '.join(abstained)}.")
+        if not calibrated(evidence):
+            kind = f"of type {model_type(evidence)!r}" if model_type(evidence) else "of this type"
+            notes.append(f"The clean bank holds no models {kind}: thresholds are carried over, error rates unknown.")
+    return tuple(notes)
+
+
+def _card(evidence: Evidence) -> tuple[tuple[CardClaim, ...], tuple[SkipRecord, ...]]:
+    claims: list[CardClaim] = []
+    skips: list[SkipRecord] = []
+    for check in CARD_CHECKS:
+        try:
+            claims += check(evidence)
+        except Exception as error:  # noqa: BLE001
+            name = getattr(check, "__name__", "check")
+            skips.append(SkipRecord(what=f"card: {name}", why=f"the check broke ({type(error).__name__})"))
+    return tuple(claims), tuple(skips)
