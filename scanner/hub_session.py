@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import httpx2
 from huggingface_hub import HfApi, constants, get_token
@@ -150,9 +151,10 @@ class HubSession:
 def _origin_or_none(url: str) -> Origin | None:
     try:
         origin = origin_of(url)
-    except httpx2.InvalidURL:
+        host = urlsplit(url).hostname  # stricter than httpx about brackets
+    except (httpx2.InvalidURL, ValueError):
         return None
-    return origin if origin[0] in {"http", "https"} and origin[1] else None
+    return origin if origin[0] in {"http", "https"} and host else None
 
 
 def _headers(token: str | bool) -> dict[str, str]:

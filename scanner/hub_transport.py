@@ -112,7 +112,7 @@ class HubClient(httpx2.Client):
         super().__init__(
             event_hooks={"request": [hf_request_event_hook, _count_and_guard]},
             follow_redirects=True,
-            timeout=WRITE_TIMEOUT_SECONDS,
+            timeout=None,  # `send` fills it in, for each request by its scope
         )
 
     def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
@@ -195,9 +195,9 @@ def problem_of(error: Exception) -> str:
 
 
 def _fill_timeouts(request: httpx2.Request, seconds: float) -> None:
-    """Give every missing time limit a value: several client calls pass ``timeout=None`` explicitly."""
+    """Give every time limit a value; several client calls pass ``timeout=None``. Shorter ones are kept."""
     given = request.extensions.get("timeout") or {}
-    limits = {kind: given.get(kind) or seconds for kind in ("connect", "read", "write", "pool")}
+    limits = {kind: min(given.get(kind) or seconds, seconds) for kind in ("connect", "read", "write", "pool")}
     request.extensions = {**request.extensions, "timeout": limits}
 
 

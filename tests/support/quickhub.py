@@ -3,6 +3,7 @@
 from typing import Any
 
 from localhub.server import LocalHub
+
 from scanner.hub import Hub
 from scanner.records import RepoRef
 from scanner.refs import parse_spec

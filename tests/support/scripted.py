@@ -28,7 +28,7 @@ Answer = bytes | Iterator[bytes]
 def reply(body: bytes = b"", status: int = 200, **headers: str) -> bytes:
     """A complete answer; ``content_length`` and the like become header names."""
     given = {name.replace("_", "-").title(): value for name, value in headers.items()}
-    given.setdefault("Content-Length", str(len(body)))
+    given = {"Content-Length": str(len(body)), "Connection": "close", **given}
     lines = [f"HTTP/1.1 {status} X", *(f"{name}: {value}" for name, value in given.items()), "", ""]
     return "\r\n".join(lines).encode() + body
 
