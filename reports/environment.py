@@ -19,6 +19,7 @@ from reports.safe_text import (
     clean_line,
     clean_prose,
     clean_token,
+    code_parts,
     defuse_comments,
     markdown_cell,
     markdown_code,
@@ -36,21 +37,28 @@ class MarkdownSource(str):
 
 @lru_cache(maxsize=1)
 def html_environment() -> Environment:
-    """Return the environment of ``*.html.jinja``; filters ``line``, ``prose``, ``token`` and ``figure``."""
+    """Return the environment of ``*.html.jinja``; filters ``line``, ``prose``, ``advice``, ``token`` and ``figure``."""
     environment = _environment(_finalize_html, autoescape=True)
-    environment.filters |= {"line": clean_line, "prose": clean_prose, "token": clean_token, "figure": _unbreakable}
+    environment.filters |= {
+        "line": clean_line,
+        "prose": clean_prose,
+        "advice": _html_advice,
+        "token": clean_token,
+        "figure": _unbreakable,
+    }
     return environment
 
 
 @lru_cache(maxsize=1)
 def markdown_environment() -> Environment:
-    """Return the environment of ``*.md.jinja``; filters ``code``, ``cell`` and ``block`` for the three code forms."""
+    """Return the environment of ``*.md.jinja``; filters ``code``, ``cell``, ``block``, ``short`` and ``advice``."""
     environment = _environment(_finalize_markdown, autoescape=False)
     environment.filters |= {
         "code": _marked(markdown_code),
         "cell": _marked(markdown_cell),
         "block": _marked(_code_line),
         "short": _marked(_short_text),
+        "advice": _marked(_cell_advice),
     }
     return environment
 
@@ -82,6 +90,18 @@ def _finalize_markdown(value: Any) -> str:
 def _unbreakable(text: str) -> Markup:
     """Keep a figure and its unit on one line."""
     return Markup.escape(clean_line(text).replace(" ", NARROW_SPACE))
+
+
+def _html_advice(text: str) -> Markup:
+    """Return our own prose, in which commands stand between backticks; the rest of it may be anybody's."""
+    form = Markup("<code>{}</code>")
+    return Markup("").join(form.format(part) if code else part for code, part in code_parts(clean_prose(text)))
+
+
+def _cell_advice(text: str) -> str:
+    """Return the same for a cell of a Markdown table."""
+    parts = code_parts(clean_prose(text, limit=1000))
+    return " ".join(markdown_cell(part) if code else markdown_text(part) for code, part in parts)
 
 
 def _marked(function: Callable[[str], str]) -> Callable[[str], MarkdownSource]:

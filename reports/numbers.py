@@ -43,14 +43,19 @@ def share(fraction: float) -> str:
 
 
 def rate(fraction: float) -> str:
-    """Return an error rate as percent with two significant digits: ``2.1 %``; never ``0 %`` unless it is zero."""
-    return f"{float(f'{100 * fraction:.2g}'):g} %"
+    """Return a rate as percent with two significant digits, whole from ten on: ``2.0 %``, ``0.61 %``, ``14 %``."""
+    percent = 100.0 * fraction
+    if abs(percent) >= 9.95 or percent == 0:
+        return f"{percent:,.0f} %" if abs(percent) < 1e6 else f"{percent:.2g} %"
+    return f"{percent:#.2g} %"
 
 
 def seconds(value: float) -> str:
     """Return a duration: ``0.8 s``, ``74 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if value < 10:
         return f"{value:.1f} s"
+    if value > 1e9:
+        return f"{value:.3g} s"
     whole = round(value)
     if whole < 120:
         return f"{whole} s"

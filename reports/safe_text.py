@@ -65,6 +65,14 @@ def clean_token(text: str) -> str:
     return clean_line("␣" * lead + stripped + "␣" * trail, limit=60)
 
 
+def code_parts(text: str) -> list[tuple[bool, str]]:
+    """Split prose at its backticks into (is code, text); what stands between two of them is code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:
+        parts[-2:] = ["`".join(parts[-2:])]
+    return [(bool(place % 2), part) for place, part in enumerate(parts) if part]
+
+
 def shorten(text: str, limit: int) -> str:
     """Return at most ``limit`` characters; the middle gives way to "…", two thirds are kept from the start."""
     if len(text) <= limit:

@@ -1,0 +1,223 @@
+"""Renders a report as one self-contained HTML page: no scripts, no external loads, light, dark and print.
+
+The template is free of logic; what it shows is prepared here. Everything it prints is cleaned and escaped by its
+environment. The policy in the page's head forbids loading anything, should any of that ever fail.
+"""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from markupsafe import Markup
+
+from audit.records import SEVERITIES, AuditReport, BaseRecord, DriftRecord, Finding, Measurement, Subject
+from reports.environment import html_environment
+from reports.heat_map import heat_map
+from reports.numbers import byte_size, count, number, rate, seconds, share
+from reports.plots import row_distribution, spectra
+from reports.wording import (
+    HOMEPAGE,
+    LIMITS,
+    base_status,
+    error_rate,
+    found,
+    group_skips,
+    headline,
+    moment,
+    outcome_sentence,
+    outcome_words,
+    place,
+    reproduce,
+    threshold,
+)
+
+FINDINGS_SHOWN = 100
+LOCATIONS_SHOWN = 12
+TOKENS_SHOWN = 40
+TENSORS_SHOWN = 200
+CLAIMS_SHOWN = 100
+DISTRIBUTIONS_SHOWN = 2
+MARKED = SEVERITIES.index("medium")
+"""Findings below this severity are not marked in the figures, where the eye would take them for the verdict."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One number behind a finding. ``fill`` and ``mark`` are where value and threshold lie on a bar, in percent."""
+
+    name: str
+    value: str
+    unit: str
+    threshold: str
+    fill: str
+    mark: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Station:
+    """One model of the family line, from the root to the candidate; ``link`` says what joins it to the one before."""
+
+    name: str
+    revision: str
+    part: str
+    link: str
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plots:
+    """The figures of the page; None where the report has nothing to draw."""
+
+    heat: Markup | None
+    rows: tuple[tuple[str, Markup], ...]
+    spectra: Markup | None
+
+    @property
+    def any(self) -> bool:
+        """True when there is at least one figure."""
+        return bool(self.heat or self.rows or self.spectra)
+
+
+def render_page(report: AuditReport) -> str:
+    """Return the page; the same report gives the same bytes."""
+    skips, more_skips = group_skips(report.coverage.skipped)
+    return (
+        html_environment()
+        .get_template("report.html.jinja")
+        .render(
+            report=report,
+            css=_style_sheet(),
+            homepage=HOMEPAGE,
+            headline=headline(report),
+            outcome_words=outcome_words(report),
+            outcome_sentence=outcome_sentence(report),
+            when=moment(report.created_at),
+            found=found(report.findings),
+            tiles=_tiles(report),
+            family=_family(report),
+            findings=report.findings[:FINDINGS_SHOWN],
+            more_findings=max(0, len(report.findings) - FINDINGS_SHOWN),
+            locations_shown=LOCATIONS_SHOWN,
+            tokens_shown=TOKENS_SHOWN,
+            figures=_figures,
+            place=place,
+            plots=_plots(report),
+            tensors=_tensors(report.drift),
+            more_tensors=max(0, len(report.drift) - TENSORS_SHOWN),
+            rate=rate,
+            number=number,
+            claims=report.card[:CLAIMS_SHOWN],
+            more_claims=max(0, len(report.card) - CLAIMS_SHOWN),
+            skips=skips,
+            more_skips=more_skips,
+            limits=LIMITS,
+            command=reproduce(report),
+            profile={key: str(value) for key, value in report.profile.items() if isinstance(value, str | int | float)},
+        )
+    )
+
+
+def _style_sheet() -> Markup:
+    return Markup(files(__package__).joinpath("templates", "report.css").read_text(encoding="utf-8"))  # noqa: S704
+
+
+def _tiles(report: AuditReport) -> list[dict[str, Any]]:
+    """Return the four key figures: what was compared, with whom, how often clean models look so, what it cost."""
+    reach, verdict, cost = report.coverage, report.verdict, report.runtime
+    false_positives = verdict.false_positive_rate
+    return [
+        {
+            "name": "Coverage",
+            "value": share(reach.fraction) if reach.parameters_total else "none",
+            "note": f"of {count(reach.parameters_total)} parameters compared",
+            "bar": f"{min(max(reach.fraction, 0.0), 1.0):.2%}",
+            "tone": "plain",
+        },
+        {
+            "name": "Base",
+            "value": report.lineage.status if report.lineage.base else "none",
+            "note": report.lineage.base.name if report.lineage.base else base_status(report),
+            "bar": "",
+            "tone": report.lineage.status if report.lineage.base else "unverified",
+        },
+        {
+            "name": "Clean models scoring this high",
+            "value": rate(false_positives) if false_positives is not None else "not known",
+            "note": verdict.calibration or error_rate(report),
+            "bar": "",
+            "tone": "plain",
+        },
+        {
+            "name": "Effort",
+            "value": seconds(cost.seconds),
+            "note": f"{byte_size(reach.bytes_read)} of {byte_size(reach.bytes_total)} read, "
+            f"peak {byte_size(cost.peak_rss_bytes)}",
+            "bar": "",
+            "tone": "plain",
+        },
+    ]
+
+
+def _family(report: AuditReport) -> list[Station]:
+    """Return the family line, root first."""
+    lineage = report.lineage
+    if lineage.base is None:
+        return [_station(report.subject, "candidate", "", "")]
+    relation = lineage.status if lineage.relation == "unknown" else f"{lineage.relation}, {lineage.status}"
+    roots = [name for name in reversed(lineage.chain) if name != lineage.base.name]
+    return [
+        *(
+            Station(name=name, revision="", part="ancestor", link="declared" if place else "", status="")
+            for place, name in enumerate(roots)
+        ),
+        _station(lineage.base, "base", "declared" if roots else "", ""),
+        _station(report.subject, "candidate", relation, lineage.status),
+    ]
+
+
+def _station(repo: Subject | BaseRecord, part: str, link: str, status: str) -> Station:
+    return Station(name=repo.name, revision=(repo.revision or "")[:12], part=part, link=link, status=status)
+
+
+def _figures(finding: Finding) -> list[Figure]:
+    return [_figure(measurement) for measurement in finding.measurements]
+
+
+def _figure(measurement: Measurement) -> Figure:
+    """Prepare one measurement; a bar is drawn where value and threshold are positive and can be compared."""
+    value, limit = measurement.value, measurement.threshold
+    fill = mark = ""
+    if value is not None and limit is not None and value >= 0 and limit > 0:
+        longest = 1.15 * max(value, limit)
+        fill, mark = f"{value / longest:.2%}", f"{limit / longest:.2%}"
+    return Figure(
+        name=measurement.name,
+        value=number(value),
+        unit=measurement.unit if value is not None else "",
+        threshold=threshold(measurement),
+        fill=fill,
+        mark=mark,
+    )
+
+
+def _plots(report: AuditReport) -> Plots:
+    """Draw the figures; what findings of weight name comes first and is marked."""
+    serious = [finding for finding in report.findings if SEVERITIES.index(finding.severity) >= MARKED]
+    places = [location for finding in serious for location in finding.locations if location.tensor]
+    flagged = frozenset(location.tensor for location in places if location.tensor)
+    rows: dict[str, set[int]] = {}
+    for location in places:
+        named = rows.setdefault(location.tensor or "", set())
+        named |= {row for start, end in location.rows for row in range(start, min(end, start + TOKENS_SHOWN))}
+    drawn: list[tuple[str, Markup]] = []
+    for record in sorted(report.drift, key=lambda record: record.tensor not in flagged):
+        if record.row_histogram is None or len(drawn) == DISTRIBUTIONS_SHOWN:
+            continue
+        plot = row_distribution(record, frozenset(rows.get(record.tensor, ())), name=f"rows{len(drawn)}")
+        drawn += [(record.tensor, plot)] if plot else []
+    return Plots(heat=heat_map(report.drift, flagged), rows=tuple(drawn), spectra=spectra(report.drift, flagged))
+
+
+def _tensors(drift: tuple[DriftRecord, ...]) -> list[DriftRecord]:
+    """Return the tensors that moved furthest, relative to their size."""
+    return sorted(drift, key=lambda record: -record.relative_l2)[:TENSORS_SHOWN]
