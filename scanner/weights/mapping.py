@@ -37,7 +37,7 @@ class MappedFile:
         """
         with open_weights(folder, file) as handle:
             if file_size(handle) != size:
-                raise changed(file)
+                raise CorruptWeights(f"The weights file {shown(file)} changed while it was read; scan it again.")
             try:
                 self._map = mmap.mmap(handle.fileno(), size, access=mmap.ACCESS_READ)
             except OSError as error:
@@ -86,11 +86,6 @@ def open_weights(folder: Path, file: str) -> FileIO:
 def file_size(handle: FileIO) -> int:
     """Bytes of the open file."""
     return os.fstat(handle.fileno()).st_size
-
-
-def changed(file: str) -> CorruptWeights:
-    """The error for a file whose size is not what it was a moment ago."""
-    return CorruptWeights(f"The weights file {shown(file)} changed while it was read; scan it again.")
 
 
 def unreadable(file: str, error: OSError) -> CouldNotConclude:

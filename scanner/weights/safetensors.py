@@ -2,19 +2,20 @@
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from scanner.errors import CouldNotConclude
+from scanner.errors import CorruptWeights, CouldNotConclude
 from scanner.hub import Hub
 from scanner.paths import shown
 from scanner.records import FileEntry, RepoRef, Skip, TensorMeta
 from scanner.weights.header import FIRST_READ_BYTES, LENGTH_BYTES, Header, header_bytes, parse_header
 from scanner.weights.layout import Layout
-from scanner.weights.mapping import MappedFile, changed, file_size, open_weights, unreadable
+from scanner.weights.mapping import MappedFile, file_size, open_weights, unreadable
 from scanner.weights.panels import Panel, locate_panel, view_values
 from scanner.weights.ranges import ByteRange, RangeReader
 from scanner.weights.shards import collect_headers, join_tables
@@ -22,6 +23,7 @@ from scanner.weights.source import Block, BlockRequest
 
 MAPPED_FILES: Final = 4
 """Files mapped at once; a checkpoint of hundreds of shards must not use up the file handles."""
+LOCATED_AT_ONCE: Final = 8
 MAX_BLOCK_BYTES: Final = 512 << 20
 """Largest block fetched in one piece: a remote block is held in memory, and its size is a stranger's choice."""
 
@@ -79,8 +81,6 @@ class LocalSafetensors:
                     raw = _read_exactly(handle, length)
                 except OSError as error:
                     raise unreadable(file, error) from error
-            if len(raw) != length:
-                raise changed(file)
             yield file, parse_header(raw, file, size)
 
     def __enter__(self) -> Self:
@@ -188,8 +188,9 @@ class RemoteSafetensors:
 
     def _read_headers(self, files: Sequence[FileEntry]) -> Iterator[tuple[str, Header]]:
         """The header of every file, with a second request where the first bytes do not hold it all."""
+        self._check_sizes(files)
         sizes = {entry.path: entry.size_bytes for entry in files}
-        first = [ByteRange(file=file, start=0, end=min(FIRST_READ_BYTES, size)) for file, size in sizes.items() if size]
+        first = [ByteRange(file=file, start=0, end=min(FIRST_READ_BYTES, size)) for file, size in sizes.items()]
         longer = []
         with closing(self._fetch(first)) as heads:
             for part, head in zip(first, heads, strict=True):
@@ -201,9 +202,21 @@ class RemoteSafetensors:
         with closing(self._fetch(longer)) as rests:
             for part, raw in zip(longer, rests, strict=True):
                 yield part.file, parse_header(bytes(raw), part.file, sizes[part.file])
-        for file, size in sizes.items():
-            if not size:
-                header_bytes(b"", file, size)
+
+    def _check_sizes(self, files: Sequence[FileEntry]) -> None:
+        """Locate every file, several at a time, and hold its size against the listing: offsets are checked with it.
+
+        Raises:
+            CorruptWeights: they differ.
+        """
+        with ThreadPoolExecutor(LOCATED_AT_ONCE, thread_name_prefix="locate") as pool:
+            located = pool.map(lambda entry: self._hub.locate(self.ref, entry.path), files)
+            for entry, remote in zip(files, located, strict=True):
+                if entry.size_bytes != remote.size_bytes:
+                    raise CorruptWeights(
+                        f"The weights file {shown(entry.path)} is listed with {entry.size_bytes:,} bytes and offered "
+                        f"with {remote.size_bytes:,}; scan again, and tell the Hub if that stays."
+                    )
 
 
 def _read_exactly(handle: FileIO, length: int) -> bytes:

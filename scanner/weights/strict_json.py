@@ -88,11 +88,9 @@ def name_some(names: Sequence[str]) -> str:
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = dict(pairs)
     if len(keys) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise JsonError(f"names {shown(key)} twice")
-            seen.add(key)
+        last = {key: place for place, (key, _) in enumerate(pairs)}
+        twice = next(key for place, (key, _) in enumerate(pairs) if last[key] != place)
+        raise JsonError(f"names {shown(twice)} twice")
     return keys
 
 

@@ -201,15 +201,21 @@ def test_each_kind_of_lie_has_its_own_sentence(name: str, says: str) -> None:
         read(whole)
 
 
-def test_ten_thousand_tensors_take_less_than_half_a_second() -> None:
-    """Processor time, 0.08 s when written; a quadratic check would take minutes."""
-    tensors = {f"model.layers.{i}.mlp.experts.0.weight": np.zeros((1, 2), np.float32) for i in range(10_000)}
-    whole = save_numpy(tensors)
-    before = time.process_time()
-    header = read(whole)
-    assert time.process_time() - before < 0.5
-    assert len(header.tensors) == 10_000
-    assert {tensor.name for tensor in header.tensors} == set(tensors)
+def test_ten_thousand_tensors_are_no_trouble() -> None:
+    """Eight times the tensors take eight times the processor time; a quadratic check would take 64 times."""
+
+    def cost(count: int) -> float:
+        tensors = {f"layers.{i}.mlp.experts.0.weight": np.zeros((1, 2), np.float32) for i in range(count)}
+        whole = save_numpy(tensors)
+        costs = []
+        for _ in range(3):
+            before = time.process_time()
+            header = read(whole)
+            costs.append(time.process_time() - before)
+        assert {tensor.name for tensor in header.tensors} == set(tensors)
+        return min(costs)
+
+    assert cost(10_000) < 30 * cost(1_250)
 
 
 def test_more_tensors_than_any_model_has_are_refused() -> None:

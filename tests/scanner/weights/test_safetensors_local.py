@@ -17,9 +17,11 @@ from safetensors.torch import save, save_file
 from weightfolders import expected_block, facts_of, official_bytes, read_all, whole_tensors
 
 from scanner.errors import CorruptWeights, CouldNotConclude
-from scanner.weights.mapping import KEPT_BYTES
+from scanner.records import FileEntry, RepoRef
+from scanner.weights.layout import Layout
+from scanner.weights.mapping import KEPT_BYTES, MappedFile
 from scanner.weights.opening import open_source
-from scanner.weights.safetensors import MAPPED_FILES
+from scanner.weights.safetensors import MAPPED_FILES, LocalSafetensors
 from scanner.weights.source import BlockRequest, WeightSource
 
 MIB = 1 << 20
@@ -203,6 +205,28 @@ def test_a_pipe_in_place_of_weights_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.safetensors")
     with pytest.raises(CouldNotConclude, match="no regular file"):
         open_source(facts, None)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs the process file system of Linux")
+def test_a_file_that_cannot_be_read_is_named() -> None:
+    """/proc/self/mem is a regular file whose first page is not readable."""
+    layout = Layout(files=(FileEntry(path="mem", size_bytes=0),), shard_of={}, skips=())
+    with pytest.raises(CouldNotConclude, match=r"'mem' cannot be read: Input/output error"):
+        LocalSafetensors(RepoRef(path="/proc/self"), layout)
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/uevent_seqnum").exists(), reason="needs the system file system of Linux")
+def test_a_file_that_cannot_be_mapped_is_named() -> None:
+    file = Path("/sys/kernel/uevent_seqnum")
+    with pytest.raises(CouldNotConclude, match="cannot be read: No such device"):
+        MappedFile(file.parent, file.name, file.stat().st_size)
+
+
+def test_a_system_without_such_hints_reads_the_same(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for hint in ("MADV_SEQUENTIAL", "MADV_DONTNEED"):
+        monkeypatch.delattr(mmap, hint)
+    with opened(mixed) as source:
+        assert read_all(source) == official_bytes(mixed / "model.safetensors")
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
