@@ -46,13 +46,11 @@ def parse_object(text: str, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise BadConfig(f"gives the key {key[:_SHOWN_CHARS]!a} twice")
-            seen.add(key)
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise BadConfig(f"gives the key {key[:_SHOWN_CHARS]!a} twice")
+        found[key] = value
     return found
 
 

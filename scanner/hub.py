@@ -334,12 +334,12 @@ class Hub:
             found = get_hf_file_metadata(
                 url, token=self._session.token, timeout=None, library_name="hubaudit", endpoint=self.endpoint
             )
-        if found.size is None or found.size < 0:
-            raise HubUnreachable(f"The Hub does not say how large {asked} is; run again later.")
-        if found.commit_hash is not None and found.commit_hash != ref.revision:
-            raise HubUnreachable(f"The Hub answered with another commit when asked for {asked}; run again later.")
-        if origin_of(url)[0] == "https" and origin_of(found.location)[0] != "https":
-            raise HubUnreachable(f"The Hub sends {asked} from an unencrypted address; it is not read.")
+            if found.size is None or found.size < 0:
+                raise HubUnreachable(f"The Hub does not say how large {asked} is; run again later.")
+            if found.commit_hash is not None and found.commit_hash != ref.revision:
+                raise HubUnreachable(f"The Hub answered with another commit when asked for {asked}; run again later.")
+            if loses_encryption(url, found.location):
+                raise HubUnreachable(f"The Hub sends {asked} from an unencrypted address; it is not read.")
         remote = RemoteFile(ref=ref, path=path, size_bytes=found.size, location=found.location)
         self._located[ref, path] = remote
         return remote
@@ -350,3 +350,8 @@ class Hub:
         with self._locating[key]:
             known = self._located[key]
             return known if known.location != stale.location else self._ask_location(*key)
+
+
+def loses_encryption(asked: str, given: str) -> bool:
+    """Whether an encrypted address is answered with one that is not."""
+    return origin_of(asked)[0] == "https" and origin_of(given)[0] != "https"

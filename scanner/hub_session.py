@@ -34,6 +34,7 @@ from scanner.paths import shown
 from scanner.patience import Patience, ReadPolicy
 from scanner.records import RepoRef
 
+DISTRIBUTION = "hubaudit"
 _T = TypeVar("_T")
 
 
@@ -163,6 +164,6 @@ def _headers(token: str | bool) -> dict[str, str]:
 
 def _version() -> str:
     try:
-        return version("hubaudit")
+        return version(DISTRIBUTION)
     except PackageNotFoundError:
         return "0"

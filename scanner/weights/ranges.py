@@ -15,7 +15,6 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from scanner.hub import Hub
-from scanner.patience import ReadStopped
 from scanner.records import RepoRef
 
 CHUNK_BYTES = 8 << 20
@@ -177,8 +176,6 @@ class RangeReader:
         return pending
 
     def _fetch(self, file: str, start: int, buffer: memoryview, stop: threading.Event) -> None:
-        if stop.is_set():
-            raise ReadStopped
         self._hub.read_into(self._hub.locate(self._ref, file), start, buffer, stop=stop)
         with self._lock:
             self.requests += 1

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from scanner.errors import BadReference, CouldNotConclude, FileNotFound, FileTooLarge
+from scanner.errors import BadReference, CouldNotConclude, FileNotFound, FileTooLarge, RepoUnavailable
 from scanner.folder import list_folder, read_file
 from scanner.hub import Hub
 from scanner.records import RepoRef
@@ -46,6 +46,13 @@ def test_what_is_not_a_file_of_the_folder_is_not_found(folder: Path, path: str) 
     with pytest.raises(FileNotFound) as caught:
         read_file(str(folder), path, limit_bytes=100)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that opens but cannot be read")
+def test_a_file_that_cannot_be_read_says_why(folder: Path) -> None:
+    (folder / "config.json").symlink_to("/proc/self/mem")
+    with pytest.raises(RepoUnavailable, match=r"'config.json' cannot be read: Input/output error"):
+        read_file(str(folder), "config.json", limit_bytes=100)
 
 
 def test_too_many_files_are_refused(folder: Path, monkeypatch) -> None:

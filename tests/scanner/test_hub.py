@@ -18,7 +18,7 @@ from scanner.errors import (
     RepoUnavailable,
     RevisionNotFound,
 )
-from scanner.hub import Hub
+from scanner.hub import Hub, loses_encryption
 from scanner.records import RepoRef
 from scanner.refs import RepoSpec, parse_spec
 
@@ -253,6 +253,34 @@ def test_models_are_listed_page_by_page(server: LocalHub) -> None:
     assert hub.requests == 2
 
 
+def test_a_listing_that_fails_names_the_endpoint(server: LocalHub) -> None:
+    server.faults.add(Status(code=400), path="/api/models?")
+    with pytest.raises(RepoUnavailable, match=f"answered 400 when asked for {server.endpoint}"):
+        list(quick_hub(server).list_models(author="org"))
+
+
+def test_a_version_is_sent_and_need_not_be_known(server: LocalHub, monkeypatch) -> None:
+    pinned(quick_hub(server), "org/name")
+    monkeypatch.setattr("scanner.hub_session.DISTRIBUTION", "no-such-distribution")
+    pinned(quick_hub(server), "org/name")
+    known, unknown = (record.user_agent for record in server.log)
+    assert known.startswith("hubaudit/")
+    assert unknown.startswith("hubaudit/0;")
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "weaker"),
+    [
+        ("https://hub/x", "http://cdn/x", True),
+        ("https://hub/x", "https://cdn/x", False),
+        ("http://127.0.0.1/x", "http://127.0.0.1:1/x", False),
+        ("https://hub/x", "ftp://cdn/x", True),
+    ],
+)
+def test_encryption_is_not_given_up_on_the_way_to_the_storage(asked: str, given: str, weaker: bool) -> None:
+    assert loses_encryption(asked, given) is weaker
+
+
 @pytest.mark.parametrize(
     "body",
     [b"<html>Please log in</html>", b"", b"[]", b"{}", b'{"id": 3}', b'"x"', b"null", b"[" * 100_000],
@@ -295,6 +323,19 @@ def test_a_file_without_a_size_is_not_located() -> None:
         hub = quick_hub(server.endpoint)
         with pytest.raises(HubUnreachable, match="does not say how large 'x' of org/name is"):
             hub.locate(RepoRef(repo_id="org/name", revision="a" * 40), "x")
+
+
+@pytest.mark.parametrize("location", ["http://[", "http://a:b/", "\\\\", "file:///etc/passwd", "//", ""])
+def test_a_senseless_address_is_an_error_in_our_words(location: str) -> None:
+    answer = reply(b"", 302, location=location, etag='"x"', x_linked_size="5")
+
+    def read(hub: Hub) -> bytes:
+        return hub.read_range(hub.locate(RepoRef(repo_id="org/name", revision="a" * 40), "x"), 0, 5)
+
+    with scripted(lambda _: answer) as server, pytest.raises(HubUnreachable) as caught:
+        read(quick_hub(server.endpoint))
+    assert "of org/name" in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 def test_an_empty_repository_has_nothing_to_pin() -> None:

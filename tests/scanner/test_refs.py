@@ -63,6 +63,7 @@ def test_ids_and_urls_are_read(text: str, repo_id: str, revision: str | None) ->
         "org/na\x1b[31mme",
         "org/na\nme",
         "x" * 97,
+        "x" * 300,
         "o/" + "x" * 2000,
         "<b>org</b>/name",
         "https://github.com/org/name",

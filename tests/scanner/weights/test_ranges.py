@@ -1,6 +1,7 @@
 import itertools
 import threading
 import time
+from concurrent.futures import CancelledError
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from quickhub import pinned, quick_hub
 
 from scanner.errors import FileNotFound, HubUnreachable
 from scanner.hub import Hub
+from scanner.patience import ReadStopped
 from scanner.records import RepoRef
 from scanner.weights.ranges import ByteRange, RangeReader
 
@@ -179,6 +181,16 @@ def test_stopping_early_gives_the_threads_back(server: LocalHub, hub: Hub, ref: 
     while any(thread.name.startswith("range") for thread in threading.enumerate()):
         assert time.monotonic() < deadline, "threads remain"
         time.sleep(0.02)
+
+
+def test_closing_the_reader_ends_its_readings(server: LocalHub, hub: Hub, ref: RepoRef) -> None:
+    server.configure(latency_seconds=0.05)
+    with RangeReader(hub, ref, **{**SMALL, "in_flight": 1}) as reader:
+        buffers = reader.read([a(n * 10_000, n * 10_000 + 10_000) for n in range(20)])
+        assert bytes(next(buffers)) == A[:10_000]
+    with pytest.raises((RuntimeError, ReadStopped, CancelledError)):
+        list(buffers)
+    assert server.log.count(method="GET", path="/resolve/") <= 3
 
 
 def test_two_readings_may_run_at_a_time(hub: Hub, ref: RepoRef) -> None:
