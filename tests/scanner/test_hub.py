@@ -360,3 +360,11 @@ def test_offline_mode_is_said(server: LocalHub, monkeypatch) -> None:
 def test_an_id_that_the_client_refuses_is_a_bad_reference(server: LocalHub) -> None:
     with pytest.raises(BadReference, match="cannot be a repository"):
         quick_hub(server).resolve(RepoSpec(text="x", repo_id="org/na--me"))
+
+
+def test_a_storage_without_encryption_is_not_read(server: LocalHub, monkeypatch) -> None:
+    """The local server speaks plain HTTP, so only the wiring of the rule above is tried here."""
+    monkeypatch.setattr("scanner.hub.loses_encryption", lambda asked, given: True)
+    hub = quick_hub(server)
+    with pytest.raises(HubUnreachable, match="unencrypted address; it is not read"):
+        hub.locate(pinned(hub, "org/name"), "model.safetensors")
