@@ -9,6 +9,8 @@ from scanner.paths import shown
 
 MAX_INTEGER_DIGITS: Final = 19
 """Enough for every size and offset below 2**63."""
+MAX_WIDE_BYTES: Final = 16 << 20
+"""Longest text with characters beyond ASCII: a single one of them makes the parser spend four bytes on every other."""
 
 _SHOWN_NAMES: Final = 3
 _SHOWN_CHARS: Final = 80
@@ -45,6 +47,8 @@ def load_object(raw: bytes, limits: JsonLimits, *, sizes_only: bool) -> dict[str
     # The parser would build these before any check could see them: 100 MB of "[[],[],…" are 2 GB of lists.
     if raw.count(b"{") > limits.objects or raw.count(b"[") > limits.lists or raw.count(b",") > limits.commas:
         raise JsonError("has more entries than any real file needs")
+    if len(raw) > MAX_WIDE_BYTES and not raw.isascii():
+        raise JsonError(f"has a text of {len(raw):,} bytes that is not plain ASCII, longer than any real one")
     try:
         parsed: dict[str, Any] = json.loads(
             raw.decode("utf-8"),

@@ -175,6 +175,7 @@ def _wrong_texts() -> Iterator[tuple[str, bytes]]:
         "a million lists": '{"a":[' + ",".join(["[]"] * 1_000_000) + "]}",
         "a million objects": '{"a":[' + ",".join(["{}"] * 1_000_000) + "]}",
         "six million numbers": '{"a":[' + "1," * 6_000_000 + "1]}",
+        "seventeen million letters and an emoji": '{"__metadata__":{"a":"' + "x" * (17 << 20) + '\U0001f600"}}',
         "no tensors but bytes": "{}",
         "unclosed": honest[:-1],
         "null": "null" + " " * 40,

@@ -186,6 +186,7 @@ def test_names_are_bounded() -> None:
         ("a million lists", "more entries"),
         ("a million objects", "more entries"),
         ("six million numbers", "more entries"),
+        ("seventeen million letters and an emoji", "not plain ASCII"),
         ("utf-16", "is not a JSON object"),
         ("latin-1", "not UTF-8"),
         ("lone surrogate", "half a character"),
