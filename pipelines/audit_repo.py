@@ -9,25 +9,25 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
-from audit.run import audit
-from scanner.facts import collect
-from scanner.hub import Hub
-from scanner.lineage.claims import ClaimSet, collect_claims, walk_chain
-from scanner.refs import parse_spec
-from scanner.tokens import read_tokens
-
 from audit.evidence import Evidence
 from audit.records import AuditReport, RuntimeRecord
+from audit.run import audit
 from audit.thresholds import Profile, load_profile
 from pipelines.progress import Progress, Quiet
 from pipelines.settings import tool_version
-from scanner.errors import CouldNotConclude, HubAuditError, NothingToCompare
-from scanner.records import DriftFacts, Lineage, RepoFacts, RepoRef, Skip, TokenTable
+from scanner.errors import BadReference, CouldNotConclude, HubAuditError, NothingToCompare
+from scanner.facts import collect
+from scanner.hub import Hub
+from scanner.lineage.claims import ClaimSet, collect_claims, walk
+from scanner.records import Coverage, DriftFacts, Lineage, Relation, RepoFacts, Skip, TokenTable
+from scanner.refs import parse_spec
+from scanner.tokens import read_tokens
 
+REFUTED = "The sampled rows contradict the declared base, so the rest was not compared (docs/decisions/0003)."
 Ending = Literal["concluded", "nothing_to_compare", "could_not_conclude"]
 
 
@@ -40,15 +40,6 @@ class Audited:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Weighed:
-    """What reading the two weight sets gave."""
-
-    lineage: Lineage
-    drift: DriftFacts | None
-    skips: tuple[Skip, ...]
-
-
 def peak_rss_bytes() -> int:
     """Return the largest resident memory this process has had, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -56,14 +47,9 @@ def peak_rss_bytes() -> int:
 
 
 def _weigh(
-    candidate: RepoFacts,
-    base: RepoFacts,
-    claims: ClaimSet,
-    chain: tuple[str, ...],
-    hub: Hub,
-    progress: Progress,
-) -> _Weighed:
-    """Open both weight sets, check the descent, and measure the drift.
+    candidate: RepoFacts, base: RepoFacts, claimed: Lineage, relation: Relation | None, hub: Hub, progress: Progress
+) -> tuple[Lineage, DriftFacts]:
+    """Open both weight sets, check the descent, and measure the drift unless the base is refuted.
 
     Raises:
         HubAuditError: a side has no weights, or its table cannot be read.
@@ -71,6 +57,7 @@ def _weigh(
     from scanner.alignment import align
     from scanner.drift.measure import measure
     from scanner.lineage.descent import check_descent
+    from scanner.lineage.relation import settled_relation
     from scanner.weights.opening import open_source
 
     with ExitStack() as stack:
@@ -78,27 +65,24 @@ def _weigh(
         candidate_source = stack.enter_context(open_source(candidate, hub))
         base_source = stack.enter_context(open_source(base, hub))
         alignment = align(
-            candidate_source.table,
-            base_source.table,
-            candidate_config=candidate.config,
-            base_config=base.config,
+            candidate_source.table, base_source.table, candidate_config=candidate.config, base_config=base.config
         )
         progress.stage("checking the declared base")
-        status, relation, checks = check_descent(alignment, base_source, candidate_source)
-        lineage = Lineage(
-            candidate=candidate.ref,
-            base=base.ref,
-            relation=relation,
-            status=status,
-            claims=claims.claims,
-            checks=checks,
-            conflicts=claims.conflicts,
-            chain=chain,
-        )
-        progress.stage("comparing weights")
-        drift = measure(alignment, base_source, candidate_source, progress=progress.advance)
-        skips = (*candidate_source.skips, *base_source.skips)
-    return _Weighed(lineage=lineage, drift=drift, skips=skips)
+        status, found, checks = check_descent(alignment, base_source, candidate_source, declared=relation)
+        if status == "contradicted":
+            coverage = Coverage(
+                parameters_compared=0,
+                parameters_total=alignment.parameters_total,
+                bytes_read=candidate_source.bytes_read + base_source.bytes_read,
+                bytes_total=candidate_source.bytes_total + base_source.bytes_total,
+                skipped=(*candidate_source.skips, *base_source.skips, Skip(what="all tensors", why=REFUTED)),
+            )
+            drift = DriftFacts(tensors=(), coverage=coverage)
+        else:
+            progress.stage("comparing weights")
+            drift = measure(alignment, base_source, candidate_source, progress=progress.advance)
+        lineage = replace(claimed, relation=settled_relation(found, drift), status=status, checks=checks)
+    return lineage, drift
 
 
 def audit_repo(
@@ -129,41 +113,45 @@ def audit_repo(
     progress.stage("reading the repository")
     facts = collect(hub.resolve(parse_spec(model)), hub)
     claims = collect_claims(facts)
-    base_name = base or (claims.bases[0] if claims.bases else None)
+    skips = [*facts.skips, *(Skip(what="declared base", why=note) for note in claims.notes)]
+    lineage = Lineage(
+        candidate=facts.ref,
+        base=None,
+        relation="unknown",
+        status="unverified",
+        claims=claims.claims,
+        conflicts=claims.conflicts,
+    )
     base_facts: RepoFacts | None = None
-    chain: tuple[str, ...] = ()
-    weighed: _Weighed | None = None
+    drift: DriftFacts | None = None
+    tokens: TokenTable | None = None
     ending: Ending = "concluded"
     problem: str | None = None
     try:
-        if base_name is None:
-            raise NothingToCompare(
-                f"{facts.ref.name} declares no base model; name one with --base to compare the weights."
-            )
         progress.stage("reading the base's repository")
-        base_facts = collect(hub.resolve(parse_spec(base_name)), hub)
-        chain = walk_chain(base_facts, hub)
-        weighed = _weigh(facts, base_facts, claims, chain, hub, progress)
+        base_facts = collect(hub.resolve(parse_spec(base or _declared(facts, claims))), hub)
+        family = walk(base_facts, hub)
+        skips += [Skip(what="family", why=family.note)] if family.note else []
+        lineage = replace(lineage, base=base_facts.ref, chain=family.models)
+        lineage, drift = _weigh(facts, base_facts, lineage, claims.relation, hub, progress)
     except NothingToCompare as error:
         ending, problem = "nothing_to_compare", str(error)
     except HubAuditError as error:
+        if base is not None and isinstance(error, BadReference):
+            raise
         ending, problem = "could_not_conclude", str(error)
+    skips += [Skip(what="weights", why=problem)] if problem else []
 
     progress.stage("judging")
-    lineage = weighed.lineage if weighed else _unweighed(facts.ref, base_facts, claims, chain)
-    skips = weighed.skips if weighed else ()
-    tokens: TokenTable | None = None
     try:
         tokens = read_tokens(facts, hub)
     except CouldNotConclude as error:
-        skips = (*skips, Skip(what="tokenizer", why=str(error)))
-    if problem:
-        skips = (*skips, Skip(what="weights", why=problem))
+        skips.append(Skip(what="tokenizer", why=str(error)))
     evidence = Evidence(
         candidate=facts,
         base=base_facts,
         lineage=lineage,
-        drift=weighed.drift if weighed else None,
+        drift=drift,
         tokens=tokens,
         profile=profile or load_profile(),
     )
@@ -176,19 +164,17 @@ def audit_repo(
             peak_rss_bytes=peak_rss_bytes(),
             requests=hub.requests,
         ),
-        skips=(*facts.skips, *skips),
+        skips=skips,
     )
     return Audited(report=report, ending=ending, problem=problem)
 
 
-def _unweighed(candidate: RepoRef, base: RepoFacts | None, claims: ClaimSet, chain: tuple[str, ...]) -> Lineage:
-    """Return the lineage when no weights were compared: claimed, not verified."""
-    return Lineage(
-        candidate=candidate,
-        base=base.ref if base else None,
-        relation="unknown",
-        status="unverified",
-        claims=claims.claims,
-        conflicts=claims.conflicts,
-        chain=chain,
-    )
+def _declared(facts: RepoFacts, claims: ClaimSet) -> str:
+    """Return the base that the repository declares.
+
+    Raises:
+        NothingToCompare: it declares none.
+    """
+    if not claims.bases:
+        raise NothingToCompare(f"{facts.ref.name} declares no base model; name one with --base to compare the weights.")
+    return claims.bases[0]

@@ -16,10 +16,9 @@ import click
 from pipelines.settings import load_settings, tool_version
 
 if TYPE_CHECKING:
-    from scanner.hub import Hub
-
     from audit.records import AuditReport
     from pipelines.audit_repo import Audited
+    from scanner.hub import Hub
 
 FORMATS = ("table", "json", "markdown", "html", "sarif", "summary")
 SUFFIXES = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html", ".sarif": "sarif"}
@@ -45,7 +44,6 @@ def _ends_with_a_sentence(command: Command) -> Command:
     @wraps(command)
     def run(*args: Any, **kwargs: Any) -> Any:
         from reports.safe_text import clean_line
-
         from scanner.errors import BadReference, HubAuditError, NothingToCompare
 
         try:
@@ -309,9 +307,8 @@ def _check_folders(wanted: Sequence[tuple[str, str]]) -> None:
 
 def write_reports(report: "AuditReport", wanted: Sequence[tuple[str, str]]) -> None:
     """Render the report in each format and write it where it was asked for, stdout last."""
-    from reports.formats import render
-
     from pipelines.output import write_document
+    from reports.formats import render
 
     rendered = [(render(report, name, colour=target == "-" and sys.stdout.isatty()), target) for name, target in wanted]
     for content, target in sorted(rendered, key=lambda pair: pair[1] == "-"):

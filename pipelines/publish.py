@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, DiscussionComment, HfApi
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
-from reports.card_section import splice
-from reports.markdown import PR_MARKER, card_section, pr_body, pr_title
-from scanner.hub import Hub
-from scanner.refs import parse_spec
 
 from audit.records import SEVERITIES, AuditReport
 from pipelines.settings import tool_version
+from reports.card_section import splice
+from reports.markdown import PR_MARKER, card_section, pr_body, pr_title
 from scanner.errors import CouldNotConclude, HubUnreachable, NothingToCompare, RepoGated, RepoNotFound
+from scanner.hub import Hub
 from scanner.records import RepoRef
+from scanner.refs import parse_spec
 
 Form = Literal["section", "pr", "discussion"]
 README = "README.md"
@@ -208,7 +208,7 @@ class Publisher:
                 return
             details = self._api.get_discussion_details(repo_id, found.num)
             for event in details.events:
-                if event.type == "comment" and event.author == author and PR_MARKER in event.content:
+                if isinstance(event, DiscussionComment) and event.author == author and PR_MARKER in event.content:
                     yield Thread(number=found.num, comment_id=event.id, text=event.content)
                     break
 
