@@ -19,12 +19,12 @@ from audit.run import audit
 from audit.thresholds import Profile, load_profile
 from pipelines.progress import Progress, Quiet
 from pipelines.settings import tool_version
-from scanner.errors import BadReference, CouldNotConclude, HubAuditError, NothingToCompare
+from scanner.errors import CouldNotConclude, HubAuditError, NothingToCompare
 from scanner.facts import collect
 from scanner.hub import Hub
 from scanner.lineage.claims import ClaimSet, collect_claims, walk
 from scanner.records import Coverage, DriftFacts, Lineage, Relation, RepoFacts, Skip, TokenTable
-from scanner.refs import parse_spec
+from scanner.refs import RepoSpec, parse_spec
 from scanner.tokens import read_tokens
 
 REFUTED = "The sampled rows contradict the declared base, so the rest was not compared (docs/decisions/0003)."
@@ -111,7 +111,8 @@ def audit_repo(
     started = time.monotonic()
     progress = progress or Quiet()
     progress.stage("reading the repository")
-    facts = collect(hub.resolve(parse_spec(model)), hub)
+    wanted_base = parse_spec(base, endpoint=hub.endpoint) if base else None
+    facts = collect(hub.resolve(parse_spec(model, endpoint=hub.endpoint)), hub)
     claims = collect_claims(facts)
     skips = [*facts.skips, *(Skip(what="declared base", why=note) for note in claims.notes)]
     lineage = Lineage(
@@ -129,7 +130,7 @@ def audit_repo(
     problem: str | None = None
     try:
         progress.stage("reading the base's repository")
-        base_facts = collect(hub.resolve(parse_spec(base or _declared(facts, claims))), hub)
+        base_facts = collect(hub.resolve(wanted_base or _declared(facts, claims)), hub)
         family = walk(base_facts, hub)
         skips += [Skip(what="family", why=family.note)] if family.note else []
         lineage = replace(lineage, base=base_facts.ref, chain=family.models)
@@ -137,8 +138,6 @@ def audit_repo(
     except NothingToCompare as error:
         ending, problem = "nothing_to_compare", str(error)
     except HubAuditError as error:
-        if base is not None and isinstance(error, BadReference):
-            raise
         ending, problem = "could_not_conclude", str(error)
     skips += [Skip(what="weights", why=problem)] if problem else []
 
@@ -169,12 +168,12 @@ def audit_repo(
     return Audited(report=report, ending=ending, problem=problem)
 
 
-def _declared(facts: RepoFacts, claims: ClaimSet) -> str:
-    """Return the base that the repository declares.
+def _declared(facts: RepoFacts, claims: ClaimSet) -> RepoSpec:
+    """Return the base that the repository declares: always one on the Hub, whatever folders lie around here.
 
     Raises:
         NothingToCompare: it declares none.
     """
     if not claims.bases:
         raise NothingToCompare(f"{facts.ref.name} declares no base model; name one with --base to compare the weights.")
-    return claims.bases[0]
+    return RepoSpec(text=claims.bases[0], repo_id=claims.bases[0])

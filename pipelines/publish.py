@@ -20,7 +20,7 @@ from reports.markdown import PR_MARKER, card_section, pr_body, pr_title
 from scanner.errors import CouldNotConclude, HubUnreachable, NothingToCompare, RepoGated, RepoNotFound
 from scanner.hub import Hub
 from scanner.records import RepoRef
-from scanner.refs import parse_spec
+from scanner.refs import RepoSpec
 
 Form = Literal["section", "pr", "discussion"]
 README = "README.md"
@@ -98,7 +98,7 @@ class Publisher:
         thread = None if chosen == "section" else self._open_thread(repo_id, pull_request=chosen == "pr")
         body, title = pr_body(report), pr_title(report)
         before = after = None
-        head = self._hub.resolve(parse_spec(repo_id)).revision or ""
+        head = self._hub.resolve(RepoSpec(text=repo_id, repo_id=repo_id)).revision or ""
         if chosen != "discussion":
             branch = f"refs/pr/{thread.number}" if thread else head
             if thread:
