@@ -163,7 +163,12 @@ def _fused(left: list[str], right: list[str], mine: Canonical, other: Canonical)
 
 
 def _pair_tied(pairs: dict[str, str], ours: _Side, theirs: _Side) -> None:
-    """Pair tensors that the candidate stores with the ones that the base's own ties stand for."""
+    """Pair tensors that the candidate stores with the ones that the base's own ties stand for.
+
+    Only when something else pairs: two strangers of one vocabulary share no ties.
+    """
+    if not pairs:
+        return
     for name in ours.table.keys() - pairs.keys():
         target = _tie_target(name, ours, theirs)
         if target is not None and _compatible_values(ours.table[name], theirs.table[target]):
