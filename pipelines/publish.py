@@ -6,12 +6,14 @@ outside our markers never change. A commit whose reply was lost is looked up, ne
 """
 
 import difflib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import httpx2
 from huggingface_hub import CommitOperationAdd, DiscussionComment, HfApi
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalTokenNotFoundError
 
 from audit.records import SEVERITIES, AuditReport
 from pipelines.settings import tool_version
@@ -64,7 +66,7 @@ class Plan:
             return True
         if self.form == "section":
             return False
-        return self.thread is None or self.thread.text != self.body
+        return self.thread is None or self.thread.text.strip() != self.body.strip()
 
 
 class Publisher:
@@ -104,6 +106,7 @@ class Publisher:
             if thread:
                 head = self._head_of(repo_id, branch)
             before = self._readme(repo_id, head)
+            _check_utf8(before, repo_id)
             after = splice(before or b"", card_section(report).encode())
         return Plan(
             repo_id=repo_id,
@@ -141,7 +144,7 @@ class Publisher:
                 info = self._create_commit(plan, create_pr=True)
             except HfHubHTTPError:
                 raise
-            except Exception as error:
+            except httpx2.HTTPError as error:
                 found = self._open_thread(plan.repo_id, pull_request=True)
                 if found is None:
                     raise HubUnreachable(
@@ -168,18 +171,21 @@ class Publisher:
 
     def _create_commit(self, plan: Plan, *, revision: str | None = None, create_pr: bool = False) -> Any:
         assert plan.after is not None
-        return self._api.create_commit(
-            plan.repo_id,
-            operations=[CommitOperationAdd(path_in_repo=README, path_or_fileobj=plan.after)],
-            commit_message=plan.title,
-            commit_description=plan.body,
-            revision=revision,
-            create_pr=create_pr,
-            parent_commit=plan.head,
-        )
+        with warnings.catch_warnings():
+            # The client warns about every card without metadata, which is none of our business.
+            warnings.simplefilter("ignore", UserWarning)
+            return self._api.create_commit(
+                plan.repo_id,
+                operations=[CommitOperationAdd(path_in_repo=README, path_or_fileobj=plan.after)],
+                commit_message=plan.title,
+                commit_description=plan.body,
+                revision=revision,
+                create_pr=create_pr,
+                parent_commit=plan.head,
+            )
 
     def _refresh_comment(self, plan: Plan, thread: Thread) -> None:
-        if thread.text != plan.body:
+        if thread.text.strip() != plan.body.strip():
             self._api.edit_discussion_comment(plan.repo_id, thread.number, thread.comment_id, new_content=plan.body)
 
     def _open_thread(self, repo_id: str, *, pull_request: bool) -> Thread | None:
@@ -187,7 +193,7 @@ class Publisher:
         with _hub_errors(repo_id):
             try:
                 me = self._api.whoami()["name"]
-            except HfHubHTTPError as error:
+            except (HfHubHTTPError, LocalTokenNotFoundError) as error:
                 raise CouldNotConclude(
                     "Publishing needs to know who you are: set HF_TOKEN to a token that may write, or log in "
                     "with `hf auth login`."
@@ -266,6 +272,17 @@ class _hub_errors:  # noqa: N801
             case _:
                 advice = "try again later"
         raise CouldNotConclude(f"The Hub refused to write to {name} ({status}: {said}): {advice}.") from error
+
+
+def _check_utf8(readme: bytes | None, repo_id: str) -> None:
+    """Refuse a card that the Hub's client would refuse later, and less clearly."""
+    try:
+        (readme or b"").decode()
+    except UnicodeDecodeError as error:
+        raise CouldNotConclude(
+            f"README.md of {repo_id} is not UTF-8 (byte {error.start}), so its card cannot be edited; "
+            "publish with --as discussion, or ask the owner to save it as UTF-8."
+        ) from None
 
 
 def _shown(before: bytes | None, after: bytes | None, title: str, body: str, thread: Thread | None, form: Form) -> str:
