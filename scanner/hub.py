@@ -32,6 +32,7 @@ from scanner.hub_session import HubSession
 from scanner.hub_transport import origin_of
 from scanner.paths import is_plain_path, shown
 from scanner.patience import ReadPolicy
+from scanner.quota import Governor
 from scanner.records import FileEntry, RepoRef
 from scanner.refs import RepoSpec, as_repo_id
 
@@ -65,6 +66,7 @@ class Hub:
         max_wait_seconds: float = 300.0,
         first_wait_seconds: float = 0.5,
         attempts: int = 6,
+        governor: Governor | None = None,
     ) -> None:
         """Prepare a reader.
 
@@ -75,6 +77,7 @@ class Hub:
             max_wait_seconds: the sum of the pauses between the attempts at one read.
             first_wait_seconds: the first such pause; each further one doubles, up to sixteen times this.
             attempts: how often one read is tried.
+            governor: shares a request quota with other readers; none when None.
 
         Raises:
             BadReference: the endpoint is not an http or https URL.
@@ -86,7 +89,7 @@ class Hub:
             first_wait_seconds=first_wait_seconds,
             longest_wait_seconds=16 * first_wait_seconds,
         )
-        self._session = HubSession(endpoint, token, policy)
+        self._session = HubSession(endpoint, token, policy, governor)
         self._api = self._session.api
         self._lock = threading.Lock()
         self._infos: dict[RepoRef, ModelInfo] = {}

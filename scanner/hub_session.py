@@ -32,6 +32,7 @@ from scanner.hub_transport import (
 )
 from scanner.paths import shown
 from scanner.patience import Patience, ReadPolicy
+from scanner.quota import Governor
 from scanner.records import RepoRef
 
 DISTRIBUTION = "hubaudit"
@@ -41,8 +42,10 @@ _T = TypeVar("_T")
 class HubSession:
     """One endpoint, one token, one set of limits and counters. Thread-safe."""
 
-    def __init__(self, endpoint: str | None, token: str | None, policy: ReadPolicy) -> None:
-        """Prepare a session; no request is made.
+    def __init__(
+        self, endpoint: str | None, token: str | None, policy: ReadPolicy, governor: Governor | None = None
+    ) -> None:
+        """Prepare a session; no request is made. ``governor`` shares a quota with other readers.
 
         Raises:
             BadReference: the endpoint is not an http or https URL.
@@ -55,7 +58,7 @@ class HubSession:
             token = get_token()
         self.token: str | bool = token or False
         self.traffic = Traffic()
-        self.scope = Scope(policy=policy, traffic=self.traffic, origin=origin)
+        self.scope = Scope(policy=policy, traffic=self.traffic, origin=origin, governor=governor)
         self.api = HfApi(endpoint=self.endpoint, token=self.token, library_name="hubaudit", library_version=_version())
         self._headers = _headers(self.token)
         self._anonymous = _headers(False)

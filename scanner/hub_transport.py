@@ -27,6 +27,7 @@ from huggingface_hub import constants, get_session, set_client_factory
 from huggingface_hub.utils._http import hf_request_event_hook
 
 from scanner.patience import Patience, ReadPolicy
+from scanner.quota import Governor, allowance_of, bucket_of
 
 RETRIED_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 RETRIED_ERRORS = (
@@ -65,11 +66,15 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """For whom a request is sent: its limits, its counters, and the only origin that may see its token."""
+    """For whom a request is sent: its limits, its counters, and the only origin that may see its token.
+
+    ``governor`` is asked before each request to that origin, when there is one.
+    """
 
     policy: ReadPolicy = field(default_factory=ReadPolicy)
     traffic: Traffic = field(default_factory=Traffic)
     origin: Origin
+    governor: Governor | None = None
 
 
 _scope: ContextVar[Scope | None] = ContextVar("hub_scope", default=None)
@@ -110,7 +115,7 @@ class HubClient(httpx2.Client):
 
     def __init__(self) -> None:
         super().__init__(
-            event_hooks={"request": [hf_request_event_hook, _count_and_guard]},
+            event_hooks={"request": [hf_request_event_hook, _count_and_guard], "response": [_learn_quota]},
             follow_redirects=True,
             timeout=None,  # `send` fills it in, for each request by its scope
         )
@@ -218,3 +223,15 @@ def _count_and_guard(request: httpx2.Request) -> None:
     # httpx drops the token on redirects, but not on the `Link: rel="next"` URLs that the client library follows.
     if origin_of(request.url) != scope.origin:
         request.headers.pop("Authorization", None)
+    elif scope.governor is not None:
+        scope.governor.admit(bucket_of(request.url.path))
+
+
+def _learn_quota(response: httpx2.Response) -> None:
+    """Tell the governor what the Hub says of its quota."""
+    scope = _scope.get()
+    if scope is None or scope.governor is None or origin_of(response.request.url) != scope.origin:
+        return
+    allowance = allowance_of(response.headers)
+    if allowance is not None:
+        scope.governor.learn(bucket_of(response.request.url.path), allowance)
