@@ -1,0 +1,416 @@
+"""The ledger of a fleet: which repositories are due, what each attempt came to, and what was found.
+
+One process writes (``pipelines.ledger_file.DriverLock``), any number read (``pipelines.ledger_views``). A **job** is
+one repository at one wanted revision; it is *due*, *claimed*, *done* or *failed*. An **attempt** is one try at a job.
+A **result** is one finished scan; there is at most one for the same commits (of the subject and of everything it was
+held against), the same rules and the same version of hubaudit, and its report is kept with it. A **run** is one
+invocation.
+
+Claims need not survive a crash: whoever opens the ledger next holds the lock, hence nobody is working, hence every
+claimed job is due again.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from pipelines.engines.seam import Died, Failed, ScanJob, Scanned, Unchanged
+from pipelines.ledger_file import DriverLock, ledger_errors, open_driver
+
+SELECT_BATCH = 1000
+"""Selected repositories per transaction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One repository of a selection.
+
+    ``wanted`` is the revision asked for ("" for the head of main). ``listed`` (the head commit), ``size_bytes`` (of
+    the weights), ``family`` (the declared base) and ``described`` are what a listing said; None or empty where
+    nobody has asked the Hub yet.
+    """
+
+    repo_id: str
+    wanted: str = ""
+    listed: str | None = None
+    size_bytes: int | None = None
+    family: str | None = None
+    described: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One invocation. ``resumed`` is true when it goes on with one that did not end."""
+
+    id: int
+    rules: str
+    tool: str
+    resumed: bool
+
+
+class Ledger:
+    """The writing side. Use as a context manager; methods that write belong inside ``writing``."""
+
+    def __init__(self, path: Path, *, create: bool = True, wait_seconds: float = 60.0) -> None:
+        """Lock and open a ledger; what an earlier driver left claimed stays so until ``recover``.
+
+        Args:
+            path: the SQLite file; ``<path>.lock``, ``<path>.workers`` and ``<path>-wal`` lie beside it.
+            create: make it when it does not exist.
+            wait_seconds: how long workers of a killed driver may take to end.
+
+        Raises:
+            LedgerBusy: another driver is at work.
+            LedgerError: it cannot be used.
+        """
+        self.path = path
+        self._lock = DriverLock(path, wait_seconds=wait_seconds)
+        try:
+            self._db = open_driver(path, create=create)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """One transaction: everything in the block is kept, or nothing of it.
+
+        Raises:
+            LedgerError: the disk is full, or somebody else has locked the file.
+        """
+        with ledger_errors(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def begin_run(self, *, selection: Mapping[str, Any], engine: str, rules: str, tool: str, now: float) -> Run:
+        """Open a run, or go on with the last one if it asked for the same and never ended.
+
+        ``rules`` is the digest of rule book and profile, ``tool`` the version, ``now`` Unix time.
+        """
+        asked = json.dumps(selection, sort_keys=True)
+        with self.writing():
+            last = self._db.execute("SELECT * FROM runs ORDER BY id DESC LIMIT 1").fetchone()
+            same = last is not None and (last["selection"], last["rules"], last["tool"]) == (asked, rules, tool)
+            if same and last["ended_at"] is None:
+                self._db.execute("UPDATE runs SET engine = ? WHERE id = ?", (engine, last["id"]))
+                return Run(id=last["id"], rules=rules, tool=tool, resumed=True)
+            made = self._db.execute(
+                "INSERT INTO runs (selection, engine, rules, tool, started_at) VALUES (?, ?, ?, ?, ?)",
+                (asked, engine, rules, tool, now),
+            )
+            return Run(id=_row_id(made), rules=rules, tool=tool, resumed=False)
+
+    def end_run(self, run: Run, *, counts: Mapping[str, int], now: float) -> None:
+        """Close a run that has nothing left to do. ``counts`` are for the trend."""
+        with self.writing():
+            self._db.execute(
+                "UPDATE runs SET ended_at = ?, counts = ? WHERE id = ?",
+                (now, json.dumps(counts, sort_keys=True), run.id),
+            )
+
+    def recover(self, *, now: float) -> int:
+        """Make everything that a killed driver left claimed due again; return how many attempts it had under way.
+
+        An interrupted attempt counts neither as a failure nor as a death: nothing says that the job is to blame.
+        """
+        with self.writing():
+            self._db.execute("UPDATE jobs SET state = 'due' WHERE state = 'claimed'")
+            cut = self._db.execute(
+                "UPDATE attempts SET outcome = 'interrupted', ended_at = ? WHERE outcome = 'running'", (now,)
+            )
+            return cut.rowcount
+
+    def select(self, run: Run, wanted: Iterable[Wanted], still: Callable[[Mapping[str, str]], bool]) -> int:
+        """Enter the repositories of a run and decide which are due; return how many entries were read.
+
+        A repository that was scanned is due again when its commit has moved, when it is not known whether it has, or
+        when the rules or the tool have changed, and also when ``still`` denies that the heads it was held against
+        (repository → commit) are where they were. One that failed is due again when its commit or the tool has
+        changed; ``retry`` does it by hand. What this very run has finished already is left alone.
+        """
+        entries = 0
+        for batch in _batches(wanted, SELECT_BATCH):
+            with self.writing():
+                for one in batch:
+                    self._select(run, one, still)
+            entries += len(batch)
+        return entries
+
+    def rank(self, run: Run) -> None:
+        """Order the due jobs: family by family, the one with the largest job first, and the largest job first in it.
+
+        Long jobs begin early, so that the run does not end with one of them (Graham 1969, the LPT rule); a family
+        stays together, so that its base is read while the cache still holds it. Unknown sizes count as average.
+        """
+        with self.writing():
+            self._db.execute(_RANK, {"run": run.id})
+
+    def claim(self, run: Run, limit: int, *, now: float) -> list[ScanJob]:
+        """Claim up to ``limit`` jobs that are due, in order of rank, each with a new attempt."""
+        rows = self._db.execute(_CLAIM, {"run": run.id, "now": now, "limit": limit}).fetchall()
+        claimed = []
+        for row in rows:
+            self._db.execute("UPDATE jobs SET state = 'claimed' WHERE id = ?", (row["id"],))
+            attempt = self._db.execute(
+                "INSERT INTO attempts (job_id, run_id, started_at) VALUES (?, ?, ?)", (row["id"], run.id, now)
+            )
+            same_rules = (row["rules"], row["tool"]) == (run.rules, run.tool)
+            claimed.append(
+                ScanJob(
+                    job_id=row["id"],
+                    attempt_id=_row_id(attempt),
+                    repo_id=row["repo_id"],
+                    wanted=row["wanted"],
+                    listed=row["listed"],
+                    described=json.loads(row["described"]),
+                    known=json.loads(row["pins"]) if same_rules else {},
+                    size_bytes=row["size_bytes"],
+                    alone=bool(row["alone"]),
+                )
+            )
+        return claimed
+
+    def next_due(self, run: Run) -> float | None:
+        """Return when the next job is due (Unix time), or None when none is."""
+        with ledger_errors(self.path):
+            row = self._db.execute(
+                "SELECT MIN(due_at) FROM jobs WHERE run_id = ? AND state = 'due'", (run.id,)
+            ).fetchone()
+        return None if row[0] is None else float(row[0])
+
+    def scanned(self, run: Run, job: ScanJob, found: Scanned, *, now: float, worker: str = "") -> bool:
+        """Keep a finished scan; return False when the very same one is there already (its report then stays)."""
+        columns = {name: value for name, value in asdict(found).items() if name not in {"report", "pins", "findings"}}
+        columns |= {
+            "job_id": job.job_id,
+            "run_id": run.id,
+            "pins": json.dumps(dict(found.pins), sort_keys=True),
+            "rules": run.rules,
+            "tool": run.tool,
+            "findings": json.dumps([asdict(note) for note in found.findings]),
+        }
+        names = ", ".join(columns)
+        made = self._db.execute(
+            f"INSERT INTO results ({names}) VALUES ({', '.join('?' * len(columns))}) ON CONFLICT DO NOTHING",  # noqa: S608
+            tuple(columns.values()),
+        )
+        new = made.rowcount == 1
+        if new:
+            result_id = _row_id(made)
+            self._db.execute("INSERT INTO reports (result_id, body) VALUES (?, ?)", (result_id, found.report))
+        else:
+            key = (found.repo_id, found.revision, columns["pins"], run.rules, run.tool)
+            result_id = self._db.execute(
+                "SELECT id FROM results WHERE (repo_id, revision, pins, rules, tool) = (?, ?, ?, ?, ?)", key
+            ).fetchone()[0]
+        self._settle(run, job, "done", result_id=result_id)
+        ending = "scanned" if new else "repeated"
+        self._close(job, ending, now, worker, requests=found.requests, seconds=found.seconds, n_bytes=found.bytes_read)
+        return new
+
+    def unchanged(self, run: Run, job: ScanJob, found: Unchanged, *, now: float, worker: str = "") -> None:
+        """Note that a job's last result still holds."""
+        self._settle(run, job, "done")
+        self._close(job, "unchanged", now, worker, requests=found.requests)
+
+    def failed(self, run: Run, job: ScanJob, why: Failed, *, now: float, worker: str = "") -> None:
+        """Give a job up, with the reason."""
+        self._settle(run, job, "failed", reason=why.reason, cause=why.cause)
+        self._close(job, "failed", now, worker, reason=why.reason, requests=why.requests, seconds=why.seconds)
+
+    def defer(self, job: ScanJob, why: Failed, *, due_at: float, counted: bool, now: float, worker: str = "") -> int:
+        """Make a job that failed for now due again at ``due_at``; return how often that has happened to it.
+
+        ``counted`` is false when the whole Hub was out of reach, which is not the job's fault.
+        """
+        self._db.execute(
+            "UPDATE jobs SET state = 'due', due_at = ?, tries = tries + ?, reason = ?, cause = ? WHERE id = ?",
+            (due_at, int(counted), why.reason, why.cause, job.job_id),
+        )
+        self._close(job, "failed", now, worker, reason=why.reason, requests=why.requests, seconds=why.seconds)
+        return int(self._db.execute("SELECT tries FROM jobs WHERE id = ?", (job.job_id,)).fetchone()[0])
+
+    def died(self, job: ScanJob, how: Died, *, now: float, worker: str = "") -> int:
+        """Make a job whose worker ended due again; return how many workers it has certainly ended.
+
+        While it is not certain which of several jobs ended the worker, each of them is next tried alone.
+        """
+        self._db.execute(
+            "UPDATE jobs SET state = 'due', deaths = deaths + ?, alone = ? WHERE id = ?",
+            (int(how.guilty), int(not how.guilty or job.alone), job.job_id),
+        )
+        self._close(job, "died", now, worker, reason=how.why)
+        return int(self._db.execute("SELECT deaths FROM jobs WHERE id = ?", (job.job_id,)).fetchone()[0])
+
+    def give_back(self, job: ScanJob, *, now: float) -> None:
+        """Make a claimed job that was never begun due again."""
+        self._db.execute("UPDATE jobs SET state = 'due' WHERE id = ?", (job.job_id,))
+        self._close(job, "returned", now, "")
+
+    def attempt(self, job_id: int, attempt_id: int) -> tuple[Run, ScanJob] | None:
+        """Return the run and job of an attempt that has not ended well yet, or None: for answers that come late."""
+        with ledger_errors(self.path):
+            row = self._db.execute(
+                "SELECT jobs.*, runs.id AS run, runs.rules AS run_rules, runs.tool AS run_tool FROM attempts "
+                "JOIN jobs ON jobs.id = attempts.job_id JOIN runs ON runs.id = attempts.run_id "
+                "WHERE attempts.id = ? AND jobs.id = ? AND attempts.outcome IN ('running', 'interrupted')",
+                (attempt_id, job_id),
+            ).fetchone()
+        if row is None:
+            return None
+        run = Run(id=row["run"], rules=row["run_rules"], tool=row["run_tool"], resumed=True)
+        return run, ScanJob(job_id=job_id, attempt_id=attempt_id, repo_id=row["repo_id"], wanted=row["wanted"])
+
+    def retry(self, *, cause: str | None = None, repo_ids: Iterable[str] = ()) -> int:
+        """Make failed jobs due again (all, those that failed for one cause, or those named); return how many."""
+        names = list(repo_ids)
+        with self.writing():
+            changed = self._db.execute(
+                "UPDATE jobs SET state = 'due', due_at = 0, tries = 0, deaths = 0, alone = 0, settled_in = NULL "
+                "WHERE state = 'failed' AND (?1 IS NULL OR cause = ?1) "
+                "AND (?2 = '[]' OR repo_id IN (SELECT value FROM json_each(?2)))",
+                (cause, json.dumps(names)),
+            )
+            return changed.rowcount
+
+    def checkpoint(self) -> None:
+        """Move what the write-ahead log holds into the file, so that a copy of the file alone is whole."""
+        with ledger_errors(self.path):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Close the file and let go of the lock."""
+        self._db.close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exit: object) -> None:
+        self.close()
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The open database, for the queries of ``pipelines.ledger_views``."""
+        return self._db
+
+    def _select(self, run: Run, one: Wanted, still: Callable[[Mapping[str, str]], bool]) -> None:
+        row = self._db.execute(_KNOWN, (one.repo_id, one.wanted)).fetchone()
+        described = json.dumps(dict(one.described), sort_keys=True)
+        if row is None:
+            self._db.execute(
+                "INSERT INTO jobs (repo_id, wanted, listed, size_bytes, family, described, run_id) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (one.repo_id, one.wanted, one.listed, one.size_bytes, one.family, described, run.id),
+            )
+            return
+        if row["settled_in"] == run.id or row["state"] == "claimed":
+            return
+        again = row["state"] == "due" or _is_due_again(run, one, row, still)
+        facts = (one.listed, one.size_bytes, one.family, described, run.id)
+        state = ("due", None) if again else (row["state"], run.id)
+        self._db.execute(
+            "UPDATE jobs SET listed = ?, size_bytes = COALESCE(?, size_bytes), family = COALESCE(?, family), "
+            "described = ?, run_id = ?, state = ?, settled_in = ?, "
+            "due_at = CASE WHEN ? THEN 0 ELSE due_at END, tries = CASE WHEN ? THEN 0 ELSE tries END WHERE id = ?",
+            (*facts, *state, not run.resumed, not run.resumed, row["id"]),
+        )
+
+    def _settle(
+        self,
+        run: Run,
+        job: ScanJob,
+        state: str,
+        *,
+        result_id: int | None = None,
+        reason: str | None = None,
+        cause: str | None = None,
+    ) -> None:
+        self._db.execute(
+            "UPDATE jobs SET state = ?, settled_in = ?, result_id = COALESCE(?, result_id), reason = ?, cause = ?, "
+            "tries = 0, deaths = 0, alone = 0, due_at = 0 WHERE id = ?",
+            (state, run.id, result_id, reason, cause, job.job_id),
+        )
+
+    def _close(
+        self,
+        job: ScanJob,
+        outcome: str,
+        now: float,
+        worker: str,
+        *,
+        reason: str | None = None,
+        requests: int = 0,
+        n_bytes: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        self._db.execute(
+            "UPDATE attempts SET outcome = ?, ended_at = ?, worker = ?, reason = ?, requests = ?, bytes_read = ?, "
+            "seconds = ? WHERE id = ?",
+            (outcome, now, worker, reason, requests, n_bytes, seconds, job.attempt_id),
+        )
+
+
+_KNOWN = """
+SELECT jobs.id, jobs.state, jobs.listed, jobs.settled_in, results.revision, results.pins, results.rules, results.tool,
+       runs.tool AS settled_tool
+FROM jobs LEFT JOIN results ON results.id = jobs.result_id LEFT JOIN runs ON runs.id = jobs.settled_in
+WHERE jobs.repo_id = ? AND jobs.wanted = ?
+"""
+
+_CLAIM = """
+SELECT jobs.*, results.pins, results.rules, results.tool
+FROM jobs LEFT JOIN results ON results.id = jobs.result_id
+WHERE jobs.run_id = :run AND jobs.state = 'due' AND jobs.due_at <= :now
+ORDER BY jobs.rank, jobs.id LIMIT :limit
+"""
+
+_RANK = """
+WITH due AS (
+    SELECT id, COALESCE(family, 'job ' || id) AS family,
+           COALESCE(size_bytes, AVG(size_bytes) OVER (), 0) AS size
+    FROM jobs WHERE run_id = :run AND state = 'due'
+), led AS (
+    SELECT id, family, size, MAX(size) OVER (PARTITION BY family) AS largest FROM due
+), ordered AS (
+    SELECT id, ROW_NUMBER() OVER (ORDER BY largest DESC, family, size DESC, id) AS place FROM led
+)
+UPDATE jobs SET rank = ordered.place FROM ordered WHERE jobs.id = ordered.id
+"""
+
+
+def _is_due_again(run: Run, one: Wanted, row: sqlite3.Row, still: Callable[[Mapping[str, str]], bool]) -> bool:
+    """Whether a job that is done or failed has to be looked at again."""
+    if row["state"] == "failed":
+        return row["settled_tool"] != run.tool or (one.listed is not None and one.listed != row["listed"])
+    if (row["rules"], row["tool"]) != (run.rules, run.tool):
+        return True
+    if one.listed is None or one.listed != row["revision"]:
+        return True
+    return not still({repo: commit for repo, commit in json.loads(row["pins"]).items() if repo != one.repo_id})
+
+
+def _row_id(cursor: sqlite3.Cursor) -> int:
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def _batches(items: Iterable[Wanted], size: int) -> Iterator[list[Wanted]]:
+    batch: list[Wanted] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
