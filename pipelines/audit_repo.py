@@ -33,11 +33,15 @@ Ending = Literal["concluded", "nothing_to_compare", "could_not_conclude"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
-    """The report, how the scan ended, and the sentence that says why when it did not conclude."""
+    """The report, how the scan ended, and the sentence that says why when it did not conclude.
+
+    ``cause`` is then the name of the error (of ``scanner.errors``): some of them pass when one tries again later.
+    """
 
     report: AuditReport
     ending: Ending
     problem: str | None = None
+    cause: str | None = None
 
 
 def peak_rss_bytes() -> int:
@@ -128,6 +132,7 @@ def audit_repo(
     tokens: TokenTable | None = None
     ending: Ending = "concluded"
     problem: str | None = None
+    cause: str | None = None
     try:
         progress.stage("reading the base's repository")
         base_facts = collect(hub.resolve(wanted_base or _declared(facts, claims)), hub)
@@ -136,9 +141,9 @@ def audit_repo(
         lineage = replace(lineage, base=base_facts.ref, chain=family.models)
         lineage, drift = _weigh(facts, base_facts, lineage, claims.relation, hub, progress)
     except NothingToCompare as error:
-        ending, problem = "nothing_to_compare", str(error)
+        ending, problem, cause = "nothing_to_compare", str(error), type(error).__name__
     except HubAuditError as error:
-        ending, problem = "could_not_conclude", str(error)
+        ending, problem, cause = "could_not_conclude", str(error), type(error).__name__
     skips += [Skip(what="weights", why=problem)] if problem else []
 
     progress.stage("judging")
@@ -165,7 +170,7 @@ def audit_repo(
         ),
         skips=skips,
     )
-    return Audited(report=report, ending=ending, problem=problem)
+    return Audited(report=report, ending=ending, problem=problem, cause=cause)
 
 
 def _declared(facts: RepoFacts, claims: ClaimSet) -> RepoSpec:

@@ -39,8 +39,8 @@ from scanner.refs import RepoSpec, as_repo_id
 MAX_FILES = 50_000
 """Entries of one listing (50 requests); no model has more, and a longer list would only cost quota."""
 _EXPAND: Any = [
-    "author", "baseModels", "disabled", "downloads", "gated", "lastModified", "library_name", "likes",
-    "pipeline_tag", "private", "sha", "tags",
+    "author", "baseModels", "createdAt", "disabled", "downloads", "gated", "lastModified", "library_name", "likes",
+    "pipeline_tag", "private", "safetensors", "sha", "tags",
 ]  # fmt: skip
 
 
@@ -140,8 +140,9 @@ class Hub:
         """Return what the Hub itself says about a repository; empty for folders.
 
         Keys: ``tags`` and ``base_models`` (tuples of str), ``relation`` (str or None), ``gated`` (False, "auto" or
-        "manual"), ``private``, ``disabled``, ``downloads``, ``likes``, ``author``, ``last_modified`` (ISO 8601),
-        ``library_name``, ``pipeline_tag``, ``security`` (the Hub's scan: ``done`` and ``issues``, or None), ``sha``.
+        "manual"), ``private``, ``disabled``, ``downloads``, ``likes``, ``author``, ``created_at`` and ``last_modified``
+        (ISO 8601), ``library_name``, ``pipeline_tag``, ``weights_bytes`` (what the Hub counted in safetensors files),
+        ``security`` (the Hub's scan: ``done`` and ``issues``, or None), ``sha``.
         Everything is bounded in length. One request after ``resolve``, else two.
         """
         if ref.repo_id is None:

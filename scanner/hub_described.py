@@ -13,11 +13,13 @@ from typing import Any
 from huggingface_hub.hf_api import ModelInfo, RepoFile
 
 from scanner.records import FileEntry
+from scanner.weights.dtypes import ELEMENT_TYPES
 
 MAX_TAGS = 1000
 MAX_BASE_MODELS = 100
 MAX_ISSUES = 1000
 MAX_CHARS = 300
+MAX_PARAMETERS = 10**15
 _COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
@@ -41,9 +43,11 @@ def described(info: ModelInfo, security: object = None) -> dict[str, Any]:
         "disabled": bool(info.disabled),
         "downloads": info.downloads if isinstance(info.downloads, int) else None,
         "likes": info.likes if isinstance(info.likes, int) else None,
+        "created_at": iso(info.created_at),
         "last_modified": iso(info.last_modified),
         "library_name": _text(info.library_name),
         "pipeline_tag": _text(info.pipeline_tag),
+        "weights_bytes": _weights_bytes(info.safetensors),
         "security": _security(security),
     }
 
@@ -97,6 +101,19 @@ def _bases(value: object) -> tuple[tuple[str, ...], str | None]:
         relation, value = _text(value.get("relation")), value.get("models")
     items = value if isinstance(value, list) else []
     return _texts((item.get("id") if isinstance(item, Mapping) else item for item in items), MAX_BASE_MODELS), relation
+
+
+def _weights_bytes(value: object) -> int | None:
+    """Read ``safetensors``: parameters by element type, as bytes. None where the Hub counts none."""
+    counts = getattr(value, "parameters", None)
+    if not isinstance(counts, Mapping) or not counts:
+        return None
+    bits = (
+        ELEMENT_TYPES[kind].bits * count
+        for kind, count in counts.items()
+        if kind in ELEMENT_TYPES and isinstance(count, int) and 0 <= count < MAX_PARAMETERS
+    )
+    return sum(bits) // 8 or None
 
 
 def _security(value: object) -> dict[str, Any] | None:

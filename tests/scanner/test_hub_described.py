@@ -62,3 +62,16 @@ def test_a_commit_needs_a_hash() -> None:
     assert not is_commit(SHA + "\n")
     with pytest.raises(ValueError, match="without a hash"):
         commit_of({"id": "main", "title": "x", "date": "y"})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"F32": 10, "BF16": 4}, 48),
+        ({"F32": 10, "made up": 4, "I8": "many", "U8": -1}, 40),
+        ({"F32": 10**30}, None),
+        ({}, None),
+    ],
+)
+def test_weights_are_counted_in_bytes(parameters: dict[str, object], expected: int | None) -> None:
+    assert described(info(safetensors={"parameters": parameters, "total": 14}))["weights_bytes"] == expected
