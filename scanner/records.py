@@ -127,7 +127,8 @@ class RepoFacts:
 class TokenTable:
     """The tokens of a vocabulary, by id.
 
-    ``texts[i]`` is token i as the vocabulary writes it ("" when the id has none). ``expected_log_frequency[i]`` is
+    ``texts[i]`` is token i as the vocabulary writes it ("" when the id has none; byte-level tokens are decoded,
+    so that ``Ġfoo`` is " foo"). ``expected_log_frequency[i]`` is
     the natural logarithm of the relative frequency that the tokenizer implies for id i, up to a constant:
     −log(rank + 1) for vocabularies ordered by frequency (WordPiece, BPE merges), the stored log-probability for
     Unigram; None when nothing can be said. ``special[i]`` is true for control tokens.
