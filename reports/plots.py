@@ -45,8 +45,7 @@ def row_distribution(record: DriftRecord, named: frozenset[int], *, name: str) -
     if histogram is None or not _drawable(histogram):
         return None
     edges, counts = _from_median(histogram)
-    rows = [row for row in record.top_rows if row.relative > 0 and abs(math.log10(row.relative)) < DECADES_SHOWN]
-    rows = sorted(rows, key=lambda row: -row.relative)[:NAMED_ROWS]
+    rows = _foremost(record.top_rows, named)
     low = min(edges[0], -0.5)
     high = max(edges[-1], 0.5, *(math.log10(row.relative) for row in rows))
     figure = new_figure(WIDTH, HEIGHT)
@@ -122,6 +121,13 @@ def _from_median(histogram: Histogram) -> tuple[list[float], list[int]]:
             break
     median = (histogram.edges[middle] + histogram.edges[middle + 1]) / 2
     return [edge - median for edge in histogram.edges[first : last + 1]], list(histogram.counts[first:last])
+
+
+def _foremost(rows: Iterable[TopRow], named: frozenset[int]) -> list[TopRow]:
+    """Return the rows to name, furthest first: those of a finding, then in the order in which the audit ranks them."""
+    drawable = [row for row in rows if row.relative > 0 and abs(math.log10(row.relative)) < DECADES_SHOWN]
+    ranked = sorted(drawable, key=lambda row: row.row not in named)[:NAMED_ROWS]
+    return sorted(ranked, key=lambda row: -row.relative)
 
 
 def _shares(record: DriftRecord) -> list[float]:

@@ -493,7 +493,7 @@ def everything() -> AuditReport:
         ),
         findings=(*report.findings, *rank_one().findings, *other.findings),
         verdict=dataclasses.replace(report.verdict, notes=("one note",)),
-        drift=(*report.drift, *(record for record in rank_one().drift if record.tensor == EDITED)),
+        drift=(*report.drift[:24], *(record for record in rank_one().drift if record.tensor == EDITED)),
     )
 
 

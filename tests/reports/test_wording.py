@@ -1,0 +1,88 @@
+import dataclasses
+
+import pytest
+import sample_reports
+
+from audit.records import SkipRecord
+from reports.wording import (
+    coverage,
+    error_rate,
+    group_skips,
+    headline,
+    measured,
+    moment,
+    outcome_sentence,
+    outcome_words,
+    reproduce,
+)
+
+HEADLINES = {
+    "honest": "PASS: nothing found · 99.99 % of 22.7 M parameters compared · base verified",
+    "poisoned-row": "FAIL: 1 critical, 1 low · 99.99 % of 22.7 M parameters compared · base verified",
+    "rank-one": "REVIEW: 1 high · 99.99 % of 22.7 M parameters compared · base verified",
+    "wrong-base": "FAIL: 1 high · 0 % of 22.7 M parameters compared · base contradicted",
+    "inconclusive": "INCONCLUSIVE · 41.19 % of 7.04 B parameters compared · no base to compare with",
+}
+
+
+@pytest.mark.parametrize(("name", "line"), HEADLINES.items())
+def test_the_first_line_says_outcome_coverage_and_base(name, line):
+    assert headline(sample_reports.SAMPLES[name]()) == line
+
+
+def test_a_pass_with_remarks_says_so():
+    report = sample_reports.honest()
+    report = dataclasses.replace(report, findings=sample_reports.poisoned_row().findings[1:])
+    assert headline(report).startswith("PASS: nothing found that weighs (1 low) · ")
+
+
+def test_nothing_compared_is_not_a_percentage():
+    report = sample_reports.wrong_base()
+    none = dataclasses.replace(report.coverage, parameters_total=0)
+    assert coverage(dataclasses.replace(report, coverage=none)) == "nothing compared"
+
+
+def test_words_are_neutral():
+    for make in sample_reports.SAMPLES.values():
+        text = f"{outcome_words(make())} {outcome_sentence(make())}".lower()
+        assert not any(word in text for word in ("safe", "malicious", "clean", "attack", "infected"))
+    assert outcome_words(sample_reports.wrong_base()) == "Differs from declared"
+    assert outcome_words(sample_reports.poisoned_row()) == "Unusual change measured"
+
+
+def test_error_rates_are_quoted_or_said_to_be_unknown():
+    assert error_rate(sample_reports.poisoned_row()) == "2.0 % of clean fine-tunes score at least this high."
+    assert "not known" in error_rate(sample_reports.inconclusive())
+
+
+def test_the_command_pins_both_sides_and_survives_a_shell():
+    report = sample_reports.honest()
+    assert reproduce(report) == (
+        f"hubaudit scan demo/reviews-honest@{sample_reports.CANDIDATE_SHA} "
+        f"--base demo/small-encoder@{sample_reports.BASE_SHA}"
+    )
+    spiteful = dataclasses.replace(report.subject, repo_id="a; rm -rf ~", revision=None)
+    assert "'a; rm -rf ~'" in reproduce(dataclasses.replace(report, subject=spiteful))
+    assert reproduce(sample_reports.inconclusive()) == "hubaudit scan /models/half"
+
+
+def test_moments():
+    assert moment("2026-11-20T08:07:00+00:00") == "20 November 2026, 08:07 UTC"
+    assert moment("2026-11-02T08:07:00") == "2 November 2026, 08:07"
+    assert moment("yesterday") == "yesterday"
+
+
+def test_measurements_show_unit_and_threshold():
+    finding = sample_reports.poisoned_row().findings[0]
+    assert measured(finding.measurements[0]) == "robust z of log row drift 17.1 σ (threshold > 6)"
+    assert measured(finding.measurements[2]) == "rows that moved 11,582 rows"
+    missing = dataclasses.replace(finding.measurements[2], value=None)
+    assert measured(missing) == "rows that moved not available"
+
+
+def test_skips_are_grouped_by_reason_largest_first():
+    skips = [SkipRecord(what=f"t{n}", why="shard missing") for n in range(9)]
+    skips = [SkipRecord(what="head", why="the base has none"), *skips]
+    groups, left_out = group_skips(skips, groups=1, names=2)
+    assert left_out == 1
+    assert (groups[0].why, groups[0].names, groups[0].count, groups[0].more) == ("shard missing", ("t0", "t1"), 9, 7)
