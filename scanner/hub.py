@@ -207,14 +207,7 @@ class Hub:
             FileNotFound, RepoGated: it cannot be had.
             HubUnreachable: the answer lacks the size, or belongs to another commit.
         """
-        key = (ref, path)
-        with self._lock:
-            known = self._located.get(key)
-            lock = self._locating.setdefault(key, threading.Lock())
-        if known is not None:
-            return known
-        with lock:
-            return self._located.get(key) or self._ask_location(ref, path)
+        return self._place(ref, path)
 
     def read_range(self, remote: RemoteFile, start: int, end: int) -> bytes:
         """Return the bytes ``start`` (included) to ``end`` (excluded) of a file. As ``read_into``."""
@@ -247,7 +240,7 @@ class Hub:
             raise ValueError(f"bytes {span.start} to {span.end} are not inside a file of {span.total}")
         if not view:
             return
-        current = self.locate(remote.ref, remote.path)
+        current = self._place(remote.ref, remote.path)
 
         def fetch() -> None:
             url = current.location
@@ -331,6 +324,16 @@ class Hub:
         if not is_plain_path(path):
             raise FileNotFound(f"{ref.name}: {shown(path)} is not a plain relative file name, so it is not read.")
         return hf_hub_url(ref.name, path, revision=ref.revision, endpoint=self.endpoint)
+
+    def _place(self, ref: RepoRef, path: str) -> RemoteFile:
+        key = (ref, path)
+        with self._lock:
+            known = self._located.get(key)
+            lock = self._locating.setdefault(key, threading.Lock())
+        if known is not None:
+            return known
+        with lock:
+            return self._located.get(key) or self._ask_location(ref, path)
 
     def _ask_location(self, ref: RepoRef, path: str) -> RemoteFile:
         url, asked = self._url(ref, path), self._session.asked(ref, path)
