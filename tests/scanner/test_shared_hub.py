@@ -76,12 +76,11 @@ def test_requests_per_subject_are_few(family: LocalHub, tmp_path: Path) -> None:
         entry = next(item for item in Hub(family.endpoint).list_models(author="org") if item["id"] == name)
         hub = hub_for(family, tmp_path, name, listed=(entry["sha"], entry))
         tensors_of(hub, name)
-        facts_of(hub, name)
         tensors_of(hub, "org/base")
         return hub.requests
 
     scan("org/tune0")
-    # Listing, security report, card, configuration, weights.
+    # Files, security report, card, configuration, weights.
     assert scan("org/tune1") == 5
 
 
