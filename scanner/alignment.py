@@ -34,6 +34,7 @@ _NO_BASE = "the base has no tensor that corresponds to it"
 _NO_CANDIDATE = "the candidate has no tensor that corresponds to it"
 _HEAD_ONLY_CANDIDATE = "task head, the base has none"
 _HEAD_ONLY_BASE = "head of the base, the candidate has none"
+_SCALED = "stored with scales in a tensor of their own, which are not applied yet"
 _FUSED = "stored fused on one side and in parts on the other, which is not compared yet"
 
 
@@ -57,6 +58,12 @@ class _Side:
     def is_head(self, name: str) -> bool:
         """True for what turns the network's states into an answer, norms and poolers included."""
         return self.roles[name] in _HEAD or is_head_part(name)
+
+    def has_scales(self, name: str) -> bool:
+        """True when the stored numbers mean little without the scales beside them (8-bit floats in blocks)."""
+        module, dot, last = name.rpartition(".")
+        places = (f"{name}_scale", f"{name}_scale_inv", f"{name}.scale", f"{module}{dot}scale_{last}", f"{name}.absmax")
+        return any(place in self.table for place in places)
 
     def generates(self) -> bool:
         """True when the configuration names a class with an output embedding."""
@@ -200,7 +207,8 @@ def _specs(
         if name not in pairs:
             continue
         other = theirs.table[pairs[name]]
-        why = _obstacle(ours.roles[name], meta, other)
+        why = _SCALED if ours.has_scales(name) or theirs.has_scales(other.name) else None
+        why = why or _obstacle(ours.roles[name], meta, other)
         if why is not None:
             skips.append((name, why))
             continue

@@ -11,7 +11,7 @@ MAX_BYTES = 1 << 20
 """UTF-8 bytes of one document; the front matter of the largest cards (long result tables) stays below."""
 MAX_DEPTH = 50
 """Nested collections; ``model-index``, the deepest known field of a card, needs eight."""
-MAX_VALUES = 200_000
+MAX_VALUES = 100_000
 """YAML nodes after every alias is expanded: stops alias bombs."""
 _REASON_CHARS = 200
 
@@ -77,7 +77,7 @@ def _check_events(text: str) -> None:
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
-        if depth > MAX_DEPTH or count > 2 * MAX_VALUES:
+        if depth > MAX_DEPTH or count > MAX_VALUES:
             raise BadYaml("is nested too deeply or holds too many values")
 
 

@@ -275,11 +275,25 @@ def test_float_types_pair_with_each_other(dtype):
     assert alignment.parameters_compared == 64
 
 
+@pytest.mark.parametrize("scale", ["weight_scale", "weight_scale_inv", "scale_weight", "weight.absmax"])
+def test_numbers_that_need_scales_are_not_compared_without_them(scale):
+    plain = {"layers.0.mlp.fc1.weight": (8, 8), "layers.0.norm.weight": (8,)}
+    scaled = {**plain, f"layers.0.mlp.fc1.{scale}": (1,)}
+    kinds = {"layers.0.mlp.fc1.weight": "F8_E4M3"}
+    for ours, theirs in ((table_of(scaled, kinds), table_of(plain)), (table_of(plain), table_of(scaled, kinds))):
+        alignment = align(ours, theirs, canonicalise=never)
+        assert [pair.name for pair in alignment.pairs] == ["layers.0.norm.weight"]
+        assert "scales" in reasons(alignment)["layers.0.mlp.fc1.weight"]
+
+
 def test_empty_tensors_are_skips():
     shapes = {"layers.0.mlp.fc1.weight": (0, 8), "scale": ()}
-    alignment = align(table_of(shapes), table_of(shapes), canonicalise=never)
+    alignment = align(table_of(shapes | {"classifier.bias": (0,)}), table_of(shapes), canonicalise=never)
     assert [pair.name for pair in alignment.pairs] == ["scale"]
-    assert reasons(alignment) == {"layers.0.mlp.fc1.weight": "holds no values"}
+    assert reasons(alignment) == {
+        "layers.0.mlp.fc1.weight": "holds no values",
+        "classifier.bias": "holds no values",
+    }
 
 
 def test_another_architecture_shares_nothing(bert):

@@ -9,6 +9,7 @@ def test_values_and_repeated_keys():
     values, repeated = load_mapping("a: 1\nb: [x, 2024-01-01, .inf]\na: 2\n")
     assert values == {"a": 2, "b": ["x", "2024-01-01", "inf"]}
     assert repeated == ("a",)
+    assert load_mapping("a: !!timestamp 2024-01-01\nb: !!omap [{x: 1}]")[0] == {"a": "2024-01-01", "b": [["x", 1]]}
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "\n\n"])

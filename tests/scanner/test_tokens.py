@@ -19,7 +19,7 @@ from scanner.errors import CouldNotConclude
 from scanner.facts import collect
 from scanner.folder import list_folder
 from scanner.hub import Hub
-from scanner.records import RepoFacts, RepoRef, TokenTable
+from scanner.records import FileEntry, RepoFacts, RepoRef, TokenTable
 from scanner.token_models import MAX_TOKEN_CHARS
 from scanner.tokens import read_tokens
 
@@ -211,6 +211,31 @@ def test_hostile_tokens_are_kept_as_data(tmp_path):
     assert table.texts[6] == "?"
     assert "".join(table.texts).encode("utf-8")
     assert not table.special.any()
+
+
+def test_a_plain_word_list_says_nothing_of_frequency(tmp_path):
+    table = tokens_of(write(tmp_path, "[PAD]\nhello\nworld\n", "vocab.txt"))
+    assert (table.kind, table.texts) == ("unknown", ("[PAD]", "hello", "world"))
+    assert table.expected_log_frequency is None
+    assert list(table.special) == [True, False, False]
+
+
+def test_a_word_list_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("scanner.tokens.MAX_TOKENS", 100)
+    with pytest.raises(CouldNotConclude, match="101 tokens"):
+        tokens_of(write(tmp_path, "x\n" * 101, "vocab.txt"))
+
+
+def test_a_file_that_vanished_is_no_tokenizer(hub_server):
+    hub_server.add_repo("org/a", {"config.json": "{}"})
+    hub = quick_hub(hub_server)
+    listed = (FileEntry(path="tokenizer.json", size_bytes=1),)
+    assert read_tokens(RepoFacts(ref=pinned(hub, "org/a"), files=listed), hub) is None
+
+
+def test_letters_outside_of_the_byte_alphabet_are_kept(tmp_path):
+    content = model(type="BPE", vocab={"Ġa": 0, "東": 1}, merges=[]) | {"decoder": {"type": "ByteLevel"}}
+    assert tokens_of(write(tmp_path, content)).texts == (" a", "東")
 
 
 def test_two_tokens_with_one_id_keep_the_first(tmp_path):

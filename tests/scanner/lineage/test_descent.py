@@ -237,6 +237,15 @@ def test_rows_that_are_not_finite_zero_or_copies_are_left_out(tmp_path):
     assert all(np.isfinite(value) for value in measured(checks["sampled_rows"]).values())
 
 
+def test_rows_that_are_all_alike_say_nothing(tmp_path):
+    alike = {
+        name: np.tile(value[:1], (len(value), 1)) if value.ndim == 2 else value
+        for name, value in random_body(1).items()
+    }
+    folders = [write(tmp_path / side, alike) for side in ("base", "mine")]
+    assert descent(*folders)[0] == "unverified"
+
+
 def test_constant_weights_say_nothing(tmp_path):
     constant = {name: np.ones_like(value) for name, value in random_body(1).items()}
     folders = [write(tmp_path / side, constant) for side in ("base", "mine")]
