@@ -72,11 +72,6 @@ class Plots:
     rows: tuple[tuple[str, Markup], ...]
     spectra: Markup | None
 
-    @property
-    def any(self) -> bool:
-        """True when there is at least one figure."""
-        return bool(self.heat or self.rows or self.spectra)
-
 
 def render_page(report: AuditReport) -> str:
     """Return the page; the same report gives the same bytes."""

@@ -5,8 +5,9 @@ points.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
@@ -114,11 +115,7 @@ def _from_median(histogram: Histogram) -> tuple[list[float], list[int]]:
     """Return the occupied bins, their edges relative to the middle of the median row's bin."""
     occupied = [place for place, rows in enumerate(histogram.counts) if rows]
     first, last = occupied[0], occupied[-1] + 1
-    half, seen, middle = sum(histogram.counts) / 2, 0, first
-    for middle in range(first, last):
-        seen += histogram.counts[middle]
-        if seen >= half:
-            break
+    middle = bisect_left(list(accumulate(histogram.counts)), sum(histogram.counts) / 2)
     median = (histogram.edges[middle] + histogram.edges[middle + 1]) / 2
     return [edge - median for edge in histogram.edges[first : last + 1]], list(histogram.counts[first:last])
 

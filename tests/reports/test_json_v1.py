@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from audit.records import Measurement
 from reports.json_v1 import ReportFormatError, dump, json_schema, load
-from reports.schema import SCHEMA_FILE, schema_text
+from reports.schema import SCHEMA_FILE, schema_text, write_schema
 from scanner.errors import HubAuditError
 
 GOLDENS = sorted((Path(__file__).parents[1] / "goldens" / "json").glob("*/*.json"))
@@ -66,6 +66,12 @@ def test_the_schema_rejects_what_the_contract_forbids():
 
 def test_the_committed_schema_is_the_generated_one():
     assert SCHEMA_FILE.read_text(encoding="utf-8") == schema_text(), "run `python -m reports.schema` and commit"
+
+
+def test_the_schema_is_written_as_it_is_compared(tmp_path):
+    write_schema(tmp_path / "schema.json")
+    assert (tmp_path / "schema.json").read_text(encoding="utf-8") == schema_text()
+    assert json.loads(schema_text()) == json_schema()
 
 
 @pytest.mark.parametrize("path", GOLDENS, ids=lambda path: f"{path.parent.name}/{path.stem}")
