@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from audit.records import SEVERITIES, AuditReport, BaseRecord, DriftRecord, Finding, Measurement, Subject
 from reports.environment import html_environment
-from reports.heat_map import heat_map
+from reports.heat_map import COLUMNS, heat_map
 from reports.numbers import byte_size, count, number, rate, seconds, share
 from reports.plots import row_distribution, spectra
 from reports.wording import (
@@ -99,7 +99,9 @@ def render_page(report: AuditReport) -> str:
             plots=_plots(report),
             tensors=_tensors(report.drift),
             more_tensors=max(0, len(report.drift) - TENSORS_SHOWN),
+            roles=COLUMNS,
             rate=rate,
+            share=share,
             number=number,
             claims=report.card[:CLAIMS_SHOWN],
             more_claims=max(0, len(report.card) - CLAIMS_SHOWN),
