@@ -30,7 +30,7 @@ STRIP_ROWS: Final = 32
 """Rows per strip at most: a strip is looked at twice, and its partial column sums are float32."""
 STRIP_ELEMENTS: Final = 1 << 18
 """Elements per strip at most (of one side), so that both sides of a bf16 strip fit a 1 MiB second-level cache."""
-RUN_COLUMNS: Final = 4096
+RUN_COLUMNS: Final = 2048
 """Columns summed in float32 before the sum moves on in float64."""
 WIDE_COLUMNS: Final = 4096
 """Beyond this many columns the partial column sums leave the first-level cache; two rows then share them."""
@@ -120,13 +120,14 @@ def _first_look(base: Any, candidate: Any, columns: Any, sums: Any, row: int) ->
 
 
 @_inner
-def _first_look_at_two(base: Any, candidate: Any, columns: Any, sums: Any, row: int) -> None:
-    """The same for two rows ``[2, run]`` at once, which halves the traffic of the column sums."""
+def _first_look_at_two(
+    base_1: Any, base_2: Any, candidate_1: Any, candidate_2: Any, columns: Any, sums: Any, row: int
+) -> None:
+    """The same for two neighbouring rows at once, which halves the traffic of the column sums."""
     zero = columns.dtype.type(0)
     one = columns.dtype.type(1)
     energy = base_sq = dot = candidate_sq = changed = zero
     energy_2 = base_sq_2 = dot_2 = candidate_sq_2 = changed_2 = zero
-    base_1, base_2, candidate_1, candidate_2 = base[0], base[1], candidate[0], candidate[1]
     for j in range(base_1.shape[0]):
         b = widen(base_1[j])
         c = widen(candidate_1[j])
@@ -244,7 +245,13 @@ def _look_at_strip(base: Any, candidate: Any, sums: Any, partial: Any, start: in
             right = min(left + RUN_COLUMNS, columns)
             if together == 2:
                 _first_look_at_two(
-                    base[i : i + 2, left:right], candidate[i : i + 2, left:right], partial[left:right], sums, i
+                    base[i, left:right],
+                    base[i + 1, left:right],
+                    candidate[i, left:right],
+                    candidate[i + 1, left:right],
+                    partial[left:right],
+                    sums,
+                    i,
                 )
             else:
                 _first_look(base[i, left:right], candidate[i, left:right], partial[left:right], sums, i)

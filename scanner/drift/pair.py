@@ -30,7 +30,8 @@ class PairMeasurement:
         """
         self._spec = spec
         self._moments = TensorMoments(spec, workers, with_residual=depth != "moments")
-        self._spectrum = DeltaSpectrum(spec, seed=seed) if depth == "spectrum" and has_spectrum(spec) else None
+        spectral = depth == "spectrum" and self._moments.narrow and has_spectrum(spec)
+        self._spectrum = DeltaSpectrum(spec, seed=seed) if spectral else None
 
     def fold(self, base: Block, candidate: Block) -> None:
         """Add the same rows of both sides.

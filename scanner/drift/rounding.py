@@ -53,7 +53,7 @@ def rounding_energy(base: npt.NDArray[Any], candidate: npt.NDArray[Any], dtype: 
     with np.errstate(over="ignore", invalid="ignore"):
         errors = base.astype(_NARROW[dtype]).astype(base.dtype)
         errors -= base
-        energy = float(np.einsum("...,...->", errors, errors, dtype=np.float64, casting="same_kind"))
+        energy = float(np.square(errors, dtype=np.float64).sum())
         if np.isfinite(energy) and np.isfinite(candidate).all():
             return energy
         kept = np.isfinite(errors) & np.isfinite(candidate)

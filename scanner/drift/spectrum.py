@@ -1,18 +1,11 @@
-"""Leading singular values of a delta, in one pass over its rows and in memory that does not grow with it.
+"""Leading singular values of a delta, in one pass over its rows and in bounded memory.
 
 Small matrices (a short side of at most ``EXACT_SIDE`` and at most ``EXACT_ELEMENTS`` elements) are kept whole in
-float32; their singular values are the square roots of the eigenvalues of the Gram matrix of the short side, in float64.
-
-Larger ones are sketched. With Ω a Gaussian ``[cols, WIDTH]`` matrix, the pass keeps S = ΔΩ, row by row, and
-Y = ΔᵀS, a sum over rows. S spans the range that the randomized range finder looks for (Halko, Martinsson & Tropp
-2011, algorithm 4.1), and Y already holds the projection that their algorithm 5.1 reads the matrix again for: with
-SᵀS = VΛVᵀ and Q = SVΛ^(-1/2), which has orthonormal columns, QᵀΔ = Λ^(-1/2)VᵀYᵀ. (QᵀΔ)ᵀ(QᵀΔ) is the
-Nyström approximation of ΔᵀΔ from its sketch ΔᵀΔΩ (Tropp, Yurtsever, Udell & Cevher 2017, equation 1).
-
-Values of a sketch are those of a projection: never too large, and too small by little when the spectrum decays.
+float32; their singular values are the square roots of the eigenvalues of the Gram matrix of the short side, summed
+in float64: exact to 10⁻⁶ of the first value. Larger ones are sketched; ``scanner.drift.sketch`` says how accurate
+that is. ``Spectrum.exact`` tells the two apart.
 """
 
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -20,7 +13,8 @@ import numpy.typing as npt
 
 from scanner.drift import kernels
 from scanner.drift.panels import kernel_panels, work_dtype
-from scanner.records import F32, F64, PairSpec, Spectrum
+from scanner.drift.sketch import Sketch, Solution, sketch_bytes
+from scanner.records import F32, PairSpec, Spectrum
 from scanner.weights.source import Block
 
 RANK: Final = 8
@@ -31,15 +25,12 @@ EXACT_SIDE: Final = 512
 """Longest short side that is solved exactly; an eigenproblem of 512 takes 25 ms, one of 1,024 already 200 ms."""
 EXACT_ELEMENTS: Final = 1 << 24
 """Most elements that are kept whole (64 MiB of float32)."""
-WIDTH: Final = 32
-"""Columns of the sketch: four times ``RANK``."""
 SKETCH_BYTES: Final = 128 << 20
-"""Most memory for a sketch; larger tensors (fused experts) get no spectrum."""
-PANEL_ELEMENTS: Final = 1 << 20
-"""Elements of the delta that exist as float32 at a time (4 MiB)."""
-
-_SMALLEST_SHARE: Final = 1e-8
-"""Directions of S below this share of its largest eigenvalue are noise of float32 and left out."""
+"""Most memory for a sketch; tensors that need more (a million rows or columns) get no spectrum."""
+WRITTEN_ELEMENTS: Final = 1 << 18
+"""Elements of the delta that are written as float32 at a time (1 MiB)."""
+GRAM_ELEMENTS: Final = 1 << 20
+"""Elements that are widened to float64 at a time for the Gram matrix (8 MiB)."""
 
 Entries = tuple[tuple[int, float], ...]
 
@@ -49,7 +40,7 @@ def has_spectrum(spec: PairSpec) -> bool:
     rows, columns = _shape(spec)
     if min(rows, columns) < 2:
         return False
-    return _is_exact(rows, columns) or 4 * WIDTH * (rows + 3 * columns) <= SKETCH_BYTES
+    return _is_exact(rows, columns) or sketch_bytes(rows, columns) <= SKETCH_BYTES
 
 
 class DeltaSpectrum:
@@ -60,37 +51,39 @@ class DeltaSpectrum:
 
         Args:
             spec: the pair.
-            seed: of the Gaussian test matrix; the same seed gives the same values.
+            seed: of a sketch's Gaussian test directions; the same seed gives the same values.
         """
         rows, columns = _shape(spec)
-        self._spec = spec
-        self._method: _Exact | _Sketch
-        self._method = _Exact(rows, columns) if _is_exact(rows, columns) else _Sketch(rows, columns, seed)
+        self._method = _Whole(rows, columns) if _is_exact(rows, columns) else Sketch(rows, columns, seed)
         self._number = work_dtype(spec.base.dtype, spec.candidate.dtype)
         self._scale = 0.0
-        """Factor on the delta: float32 sums of squares of squares would underflow for small updates."""
+        """Factor on the delta: squares of small updates would underflow in float32."""
+        self._waiting = 0
+        """Rows without change that came before the first one with some."""
 
     def fold(self, base: Block, candidate: Block, energy: float) -> None:
-        """Add a block pair; rows may come in any blocks, but each element once.
+        """Add a block pair; rows come in order, each once.
 
         Args:
-            base: rows of the base.
+            base: whole rows of the base.
             candidate: the same rows.
-            energy: Σδ² of the block, which spares blocks without change.
+            energy: Σδ² of the block.
         """
-        if not energy > 0:
-            return
         rows, columns = candidate.values.shape
-        self._scale = self._scale or float(np.sqrt(rows * columns / energy))
+        if not self._scale and not energy > 0:
+            self._waiting += rows
+            return
+        if not self._scale:
+            self._scale = float(np.sqrt(rows * columns / energy))
+            self._add_zeros(columns)
         scale = self._number(self._scale)
-        first = candidate.rows[0] - self._spec.rows[0]
-        step = max(1, PANEL_ELEMENTS // columns)
-        for start, left, right in kernel_panels(base, candidate, 0, rows):
+        step = max(1, WRITTEN_ELEMENTS // columns)
+        for _, left, right in kernel_panels(base, candidate, 0, rows):
             for above in range(0, left.shape[0], step):
                 below = min(above + step, left.shape[0])
                 delta: F32 = np.empty((below - above, columns), np.float32)
                 kernels.write_delta(left[above:below], right[above:below], scale, delta)
-                self._method.add(first + start + above, delta)
+                self._method.add(delta)
 
     def finish(self, energy: float) -> Spectrum | None:
         """Compute the spectrum of all that was folded.
@@ -104,82 +97,54 @@ class DeltaSpectrum:
         if not self._scale or not energy > 0:
             return None
         with np.errstate(over="ignore", invalid="ignore"):
-            values, left, right = self._method.solve()
-        if not (np.isfinite(values).all() and np.isfinite(left).all() and np.isfinite(right).all()):
+            solution = self._method.solve()
+        if solution is None:
             return None
-        sign = np.sign(right[np.argmax(np.abs(right))]) or 1.0
+        values, left, right = solution
+        sign = float(np.sign(right[np.argmax(np.abs(right))]))
         return Spectrum(
             values=tuple(float(value) for value in values[:RANK] / self._scale),
             energy=energy,
-            exact=isinstance(self._method, _Exact),
+            exact=isinstance(self._method, _Whole),
             left_top=_largest(left * sign),
             right_top=_largest(right * sign),
         )
 
+    def _add_zeros(self, columns: int) -> None:
+        step = max(1, WRITTEN_ELEMENTS // columns)
+        for start in range(0, self._waiting, step):
+            self._method.add(np.zeros((min(step, self._waiting - start), columns), np.float32))
 
-Solution = tuple[F64, F64, F64]
-"""Singular values, largest first; the first left and the first right singular vector."""
 
-
-class _Exact:
+class _Whole:
     """Keeps the whole delta."""
 
     def __init__(self, rows: int, columns: int) -> None:
         self._delta: F32 = np.zeros((rows, columns), np.float32)
+        self._filled = 0
 
-    def add(self, row: int, delta: F32) -> None:
-        self._delta[row : row + delta.shape[0]] = delta
+    def add(self, delta: F32) -> None:
+        """Add the next rows."""
+        self._delta[self._filled : self._filled + delta.shape[0]] = delta
+        self._filled += delta.shape[0]
 
-    def solve(self) -> Solution:
+    def solve(self) -> Solution | None:
+        """Finish; None when the Gram matrix is not finite."""
         tall = self._delta.shape[0] >= self._delta.shape[1]
         matrix = self._delta if tall else self._delta.T
         gram = np.zeros((matrix.shape[1],) * 2)
-        step = max(1, PANEL_ELEMENTS // matrix.shape[1])
+        step = max(1, GRAM_ELEMENTS // matrix.shape[1])
         for start in range(0, matrix.shape[0], step):
             part = matrix[start : start + step].astype(np.float64)
             gram += part.T @ part
         if not np.isfinite(gram).all():
-            return (np.array([np.nan]),) * 3
-        eigenvalues, vectors = np.linalg.eigh(gram)
-        short: F64 = vectors[:, -1]
-        long = _unit((matrix @ short.astype(np.float32)).astype(np.float64))
-        values = np.sqrt(np.maximum(eigenvalues[::-1], 0.0))
-        return (values, long, short) if tall else (values, short, long)
-
-
-class _Sketch:
-    """Keeps S = ΔΩ and Y = ΔᵀS."""
-
-    def __init__(self, rows: int, columns: int, seed: int) -> None:
-        self._omega = _test_matrix(columns, seed)
-        self._range: F32 = np.zeros((rows, WIDTH), np.float32)
-        self._projected: F64 = np.zeros((columns, WIDTH))
-
-    def add(self, row: int, delta: F32) -> None:
-        part = delta @ self._omega
-        self._range[row : row + delta.shape[0]] = part
-        self._projected += delta.T @ part
-
-    def solve(self) -> Solution:
-        gram = self._range.T.astype(np.float64) @ self._range
-        if not (np.isfinite(gram).all() and np.isfinite(self._projected).all()):
-            return (np.array([np.nan]),) * 3
-        eigenvalues, vectors = np.linalg.eigh(gram)
-        kept = eigenvalues > _SMALLEST_SHARE * eigenvalues[-1]
-        basis = vectors[:, kept] / np.sqrt(eigenvalues[kept])  # Q = S · basis
-        projection = self._projected @ basis  # (QᵀΔ)ᵀ
-        energies, turned = np.linalg.eigh(projection.T @ projection)
-        first = turned[:, -1]
+            return None
+        energies, vectors = np.linalg.eigh(gram)
         values = np.sqrt(np.maximum(energies[::-1], 0.0))
-        return values, _unit(self._range @ (basis @ first)), _unit(projection @ first)
-
-
-@lru_cache(maxsize=4)
-def _test_matrix(columns: int, seed: int) -> F32:
-    """Gaussian float32 ``[columns, WIDTH]``; models have few widths, and drawing takes longer than using."""
-    omega = np.random.default_rng(seed).standard_normal((columns, WIDTH), np.float32)
-    omega.flags.writeable = False
-    return omega
+        short = vectors[:, -1]
+        long = (matrix @ short.astype(np.float32)).astype(np.float64)
+        long /= max(float(np.linalg.norm(long)), np.finfo(np.float64).tiny)
+        return (values, long, short) if tall else (values, short, long)
 
 
 def _shape(spec: PairSpec) -> tuple[int, int]:
@@ -188,10 +153,6 @@ def _shape(spec: PairSpec) -> tuple[int, int]:
 
 def _is_exact(rows: int, columns: int) -> bool:
     return min(rows, columns) <= EXACT_SIDE and rows * columns <= EXACT_ELEMENTS
-
-
-def _unit(vector: F64) -> F64:
-    return vector / max(float(np.linalg.norm(vector)), np.finfo(np.float64).tiny)
 
 
 def _largest(vector: npt.NDArray[np.float64]) -> Entries:

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from drift_facts import spectrum as plain_spectrum
+from paired import Array, block_of, exact, spec_of, stored
+
+from scanner.drift.spectrum import EXACT_SIDE, DeltaSpectrum, has_spectrum
+from scanner.records import Spectrum
+
+
+def weights(rows: int, columns: int, spike: float = 0.0, seed: int = 0) -> tuple[Array, Array]:
+    """A base and a fine-tune whose update has a decaying spectrum and, if asked for, one strong direction."""
+    rng = np.random.default_rng(seed)
+    base = rng.standard_normal((rows, columns)) * 0.05
+    update = 0.001 * rng.standard_normal((rows, 12)) @ rng.standard_normal((12, columns))
+    edit = spike * np.outer(rng.standard_normal(rows), rng.standard_normal(columns))
+    return base, base + update + edit + 1e-4 * rng.standard_normal((rows, columns))
+
+
+def measured(base: Array, candidate: Array, dtype: str, height: int = 10_000) -> Spectrum | None:
+    spectrum = DeltaSpectrum(spec_of("w", base.shape, dtype, dtype))
+    delta = exact(candidate, dtype) - exact(base, dtype)
+    energies = np.where(np.isfinite(delta), delta, 0.0) ** 2
+    for start in range(0, base.shape[0], height):
+        rows = slice(start, start + height)
+        spectrum.fold(
+            block_of(base[rows], dtype, start), block_of(candidate[rows], dtype, start), float(energies[rows].sum())
+        )
+    return spectrum.finish(float(energies.sum()))
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F32", "F64"])
+@pytest.mark.parametrize("shape", [(2, 2), (64, 200), (200, 64), (EXACT_SIDE, 600)])
+def test_small_matrices_are_exact(dtype: str, shape: tuple[int, int]) -> None:
+    base, candidate = (stored(array, dtype) for array in weights(*shape))
+    found = measured(base, candidate, dtype, height=30)
+    truth = plain_spectrum(exact(candidate, dtype) - exact(base, dtype))
+    assert found is not None
+    assert found.exact
+    np.testing.assert_allclose(found.values, truth.values, rtol=1e-6)
+    assert found.energy == pytest.approx(truth.energy)
+    for side in ("left_top", "right_top"):
+        ours, theirs = getattr(found, side), getattr(truth, side)
+        assert ours[0][0] == theirs[0][0]
+        np.testing.assert_allclose([abs(v) for _, v in ours], [abs(v) for _, v in theirs], rtol=1e-4)
+    assert found.right_top[0][1] > 0
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F32"])
+def test_large_matrices_are_sketched_closely(dtype: str) -> None:
+    base, candidate = (stored(array, dtype) for array in weights(2500, 550, spike=0.002))
+    found = measured(base, candidate, dtype, height=700)
+    truth = plain_spectrum(exact(candidate, dtype) - exact(base, dtype))
+    assert found is not None
+    assert not found.exact
+    np.testing.assert_allclose(found.values, truth.values, rtol=1e-2)
+    assert found.top_share == pytest.approx(truth.top_share, rel=1e-2)
+    assert found.left_top[0][0] == truth.left_top[0][0]
+    assert found.right_top[0][0] == truth.right_top[0][0]
+
+
+def test_a_rank_one_edit_stands_out() -> None:
+    base, candidate = weights(900, 700, spike=0.05)
+    found = measured(base, candidate, "F64")
+    assert found is not None
+    assert found.top_share > 0.95
+
+
+@pytest.mark.parametrize("factor", [1e-35, 1e30])
+def test_the_scale_of_the_update_does_not_matter(factor: float) -> None:
+    base, candidate = weights(600, 700)
+    zero = np.zeros_like(base)
+    small = measured(zero, (candidate - base) * factor, "F64")
+    plain = measured(zero, candidate - base, "F64")
+    assert small is not None
+    assert plain is not None
+    np.testing.assert_allclose(np.array(small.values) / factor, plain.values, rtol=1e-5)
+
+
+def test_rows_without_change_are_passed_over() -> None:
+    base, candidate = weights(2000, 600)
+    candidate[:1500] = base[:1500]
+    found = measured(base, candidate, "F64", height=100)
+    truth = plain_spectrum(candidate - base)
+    assert found is not None
+    np.testing.assert_allclose(found.values, truth.values, rtol=1e-3)
+    assert all(index >= 1500 for index, _ in found.left_top)
+
+
+def test_no_change_has_no_spectrum() -> None:
+    base, _ = weights(30, 20)
+    assert measured(base, base, "F64") is None
+
+
+def test_non_finite_values_count_as_no_change() -> None:
+    base, candidate = weights(40, 30)
+    candidate[3, 4] = np.nan
+    candidate[5, 6] = np.inf
+    found = measured(base, candidate, "F64")
+    repaired = np.where(np.isfinite(candidate), candidate, base)
+    assert found is not None
+    np.testing.assert_allclose(found.values, plain_spectrum(repaired - base).values, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((1, 100), False),
+        ((100, 1), False),
+        ((100,), False),
+        ((2, 2), True),
+        ((262_144, 4096), True),
+        ((30_522, 384), True),
+        ((4096, 14_336), True),
+        ((8, 5120, 16_384), False),
+        ((3_000_000, 600), False),
+    ],
+)
+def test_who_has_a_spectrum(shape: tuple[int, ...], expected: bool) -> None:
+    assert has_spectrum(spec_of("w", shape, "BF16", "BF16")) is expected
