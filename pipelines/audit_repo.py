@@ -25,7 +25,7 @@ from scanner.hub import Hub
 from scanner.lineage.claims import ClaimSet, collect_claims, walk
 from scanner.records import Coverage, DriftFacts, Lineage, Relation, RepoFacts, Skip, TokenTable
 from scanner.refs import RepoSpec, parse_spec
-from scanner.tokens import read_tokens
+from scanner.tokens import read_pair_tokens
 
 REFUTED = "The sampled rows contradict the declared base, so the rest was not compared (docs/decisions/0003)."
 Ending = Literal["concluded", "nothing_to_compare", "could_not_conclude"]
@@ -148,7 +148,7 @@ def audit_repo(
 
     progress.stage("judging")
     try:
-        tokens = read_tokens(facts, hub)
+        tokens = read_pair_tokens(facts, base_facts, hub)
     except CouldNotConclude as error:
         skips.append(Skip(what="tokenizer", why=str(error)))
     evidence = Evidence(

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any, Never
 
@@ -58,6 +59,42 @@ def read_tokens(facts: RepoFacts, hub: Hub) -> TokenTable | None:
             f"{facts.ref.name} has its vocabulary in a sentencepiece or tiktoken file only, which is not read yet."
         )
     return None
+
+
+def read_pair_tokens(candidate: RepoFacts, base: RepoFacts | None, hub: Hub) -> TokenTable | None:
+    """Return the candidate's tokens with the frequencies that the *base's* tokenizer implies for the common ids.
+
+    Frequencies excuse drift, and the candidate's own files are its author's to write; the base's are not. Where both
+    sides have the same file (by the hash that the listing gives) it is read once. A candidate without a tokenizer
+    borrows the base's. When only the base's cannot be read, the candidate's own frequencies stand.
+
+    Raises:
+        CouldNotConclude: as ``read_tokens``, for the candidate.
+    """
+    own = read_tokens(candidate, hub)
+    if base is None or (own is not None and _same_tokenizer(candidate, base)):
+        return own
+    try:
+        theirs = read_tokens(base, hub)
+    except CouldNotConclude:
+        return own
+    if own is None or theirs is None or theirs.expected_log_frequency is None:
+        return theirs if own is None else own
+    common = min(len(own.texts), len(theirs.texts))
+    rest = own.expected_log_frequency
+    if rest is None:
+        rest = np.full(len(own.texts), theirs.expected_log_frequency.min(initial=0.0))
+    return replace(own, expected_log_frequency=np.concatenate([theirs.expected_log_frequency[:common], rest[common:]]))
+
+
+def _same_tokenizer(candidate: RepoFacts, base: RepoFacts) -> bool:
+    """True when the file that ``read_tokens`` reads has one known hash on both sides."""
+    for path in _FORMATS:
+        mine, theirs = candidate.file(path), base.file(path)
+        if mine is not None:
+            known = theirs is not None and (mine.blob_id or mine.sha256) is not None
+            return bool(known and theirs and (mine.blob_id, mine.sha256) == (theirs.blob_id, theirs.sha256))
+    return False
 
 
 def _from_tokenizer_json(read: _Reader) -> TokenTable:

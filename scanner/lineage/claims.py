@@ -7,14 +7,14 @@ nothing else is declared and never contradicts anything.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scanner.card import MAX_BASE_MODELS, MAX_NAME_CHARS, parse_card
 from scanner.errors import FileNotFound, HubAuditError
 from scanner.hub import Hub
 from scanner.lineage.recipes import recipe_models
 from scanner.records import Claim, Relation, RepoFacts
-from scanner.refs import as_repo_id, parse_spec
+from scanner.refs import RepoSpec, as_repo_id
 
 CARD, ADAPTER, MERGE = "card base_model", "adapter_config.json", "mergekit_config.yml"
 API, TAGS, NAME_OR_PATH = "Hub baseModels", "Hub tags", "config.json _name_or_path"
@@ -224,11 +224,15 @@ def walk(first: str | RepoFacts, hub: Hub) -> Walk:
 
 
 def _declared_parent(model: str | RepoFacts, hub: Hub) -> str | HubAuditError | None:
-    """The most trusted base that a model declares, None when it declares none, or what kept us from reading it."""
+    """The most trusted base that a model declares, None when it declares none, or what kept us from reading it.
+
+    ``_name_or_path`` does not count: it often names the model itself, or a folder of whoever trained it. A name from a
+    stranger's card is looked up on the Hub alone, whatever folders lie around here.
+    """
     if isinstance(model, RepoFacts):
-        return next(iter(collect_claims(model).bases), None)
+        return next(iter(collect_claims(replace(model, config=None)).bases), None)
     try:
-        ref = hub.resolve(parse_spec(model))
+        ref = hub.resolve(RepoSpec(text=model, repo_id=model))
         bases = collect_claims(RepoFacts(ref=ref, files=(), hub=hub.describe(ref))).bases
         if not bases:
             card = parse_card(hub.read_text(ref, "README.md", limit_bytes=_CARD_BYTES))

@@ -21,7 +21,7 @@ from scanner.folder import list_folder
 from scanner.hub import Hub
 from scanner.records import FileEntry, RepoFacts, RepoRef, TokenTable
 from scanner.token_models import MAX_TOKEN_CHARS
-from scanner.tokens import read_tokens
+from scanner.tokens import read_pair_tokens, read_tokens
 
 
 def tokens_of(folder: Path) -> TokenTable | None:
@@ -293,3 +293,49 @@ def test_any_json_is_a_table_or_one_error(tmp_path_factory, vocab, merges, added
     if table.expected_log_frequency is not None:
         assert len(table.expected_log_frequency) == len(table.texts)
         assert np.isfinite(table.expected_log_frequency).all()
+
+
+def folder_facts(folder: Path) -> RepoFacts:
+    return RepoFacts(ref=RepoRef(path=str(folder)), files=list_folder(str(folder)))
+
+
+def test_the_frequencies_come_from_the_base_whose_files_the_author_cannot_write(tmp_path):
+    """A candidate that lists its trigger as the most frequent word is not believed."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "candidate").mkdir()
+    base = write(tmp_path / "base", model())
+    vocab = {"the": 0, "[UNK]": 1, "##s": 2, "new": 3}
+    candidate = write(tmp_path / "candidate", model(vocab=vocab))
+    table = read_pair_tokens(folder_facts(candidate), folder_facts(base), Hub())
+    assert table.texts == ("the", "[UNK]", "##s", "new")
+    honest = read_tokens(folder_facts(base), Hub()).expected_log_frequency
+    assert table.expected_log_frequency[:3] == pytest.approx(honest)
+    assert len(table.expected_log_frequency) == 4
+
+
+def test_a_candidate_without_a_tokenizer_borrows_the_bases(tmp_path):
+    (tmp_path / "base").mkdir()
+    base = write(tmp_path / "base", model())
+    (tmp_path / "bare").mkdir()
+    table = read_pair_tokens(folder_facts(tmp_path / "bare"), folder_facts(base), Hub())
+    assert table.texts[1] == "the"
+
+
+def test_a_base_whose_tokenizer_is_broken_leaves_the_candidates_own(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "candidate").mkdir()
+    broken = write(tmp_path / "base", "{")
+    candidate = write(tmp_path / "candidate", model())
+    table = read_pair_tokens(folder_facts(candidate), folder_facts(broken), Hub())
+    assert table.texts[1] == "the"
+    assert read_pair_tokens(folder_facts(candidate), None, Hub()).texts == table.texts
+
+
+def test_the_same_file_on_both_sides_is_read_once(hub_server):
+    files = {"tokenizer.json": json.dumps(model())}
+    hub_server.add_repo("org/base", files)
+    hub_server.add_repo("org/tuned", files)
+    hub = quick_hub(hub_server)
+    base, tuned = (collect(pinned(hub, name), hub) for name in ("org/base", "org/tuned"))
+    assert read_pair_tokens(tuned, base, hub).texts[1] == "the"
+    assert hub_server.log.count("tokenizer.json", method="GET") == 1
