@@ -4,76 +4,24 @@ Heavy imports stay inside the commands, so that ``hubaudit --help`` answers at o
 """
 
 import sys
-import traceback
-from collections.abc import Callable, Sequence
-from enum import IntEnum
-from functools import wraps
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.settings import load_settings, tool_version
+from pipelines.command import Exit, load_report, open_hub
+from pipelines.command import ends_with_a_sentence as _ends_with_a_sentence
+from pipelines.publish_cli import publish
+from pipelines.settings import tool_version
 
 if TYPE_CHECKING:
     from audit.records import AuditReport
     from pipelines.audit_repo import Audited
-    from scanner.hub import Hub
 
 FORMATS = ("table", "json", "markdown", "html", "sarif", "summary")
 SUFFIXES = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html", ".sarif": "sarif"}
 FAIL_ON = ("review", "fail", "never")
-
-
-class Exit(IntEnum):
-    """What the process says when it ends. 3 and 4 are never reported as clean."""
-
-    NOTHING_FOUND = 0
-    FINDING = 1
-    USAGE = 2
-    COULD_NOT_CONCLUDE = 3
-    NOTHING_TO_COMPARE = 4
-
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def _ends_with_a_sentence(command: Command) -> Command:
-    """Turn errors into one clean sentence on stderr and the right exit code; a traceback only with --debug."""
-
-    @wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        from reports.safe_text import clean_line
-        from scanner.errors import BadReference, HubAuditError, NothingToCompare
-
-        try:
-            return command(*args, **kwargs)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except BadReference as error:
-            code, text = Exit.USAGE, str(error)
-        except NothingToCompare as error:
-            code, text = Exit.NOTHING_TO_COMPARE, str(error)
-        except HubAuditError as error:
-            code, text = Exit.COULD_NOT_CONCLUDE, str(error)
-        except OSError as error:
-            code, text = (
-                Exit.COULD_NOT_CONCLUDE,
-                f"{error.strerror or error}: {error.filename or ''}".rstrip(": "),
-            )
-        except Exception as error:  # noqa: BLE001
-            code = Exit.COULD_NOT_CONCLUDE
-            text = (
-                f"internal error ({type(error).__name__}: {error}); nothing was concluded. "
-                "Run again with --debug and report it."
-            )
-        context = click.get_current_context(silent=True)
-        if context and (context.find_root().params or {}).get("debug"):
-            traceback.print_exc()
-        click.echo(f"hubaudit: {clean_line(text, limit=2000)}", err=True)
-        raise SystemExit(int(code))
-
-    return run  # type: ignore[return-value]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -170,41 +118,7 @@ def report(report: Path, formats: tuple[str, ...], outputs: tuple[str, ...]) -> 
     write_reports(load_report(report), wanted)
 
 
-@cli.command()
-@click.argument("report", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--as",
-    "form",
-    type=click.Choice(("section", "pr", "discussion")),
-    default="pr",
-    show_default=True,
-    help="A commit to the card, a pull request, or a discussion.",
-)
-@click.option("--yes", is_flag=True, help="Write to the Hub. Without it the change is only shown.")
-@click.option("--disclose", is_flag=True, help="Publish severe findings in public. Tell the owner first.")
-@_ends_with_a_sentence
-def publish(report: Path, form: str, yes: bool, disclose: bool) -> None:
-    """Show what publishing REPORT would change on the Hub; with --yes, do it.
-
-    Only the text between hubaudit's markers in README.md is touched: every other byte stays as it is. There is one
-    open thread per repository, and a second run updates it. Findings of high severity are not published without
-    --disclose; the text of a private report is printed instead.
-    """
-    from pipelines.publish import Publisher
-
-    settings = load_settings()
-    publisher = Publisher(endpoint=settings.endpoint, token=settings.token, timeout_seconds=settings.timeout_seconds)
-    plan = publisher.plan(load_report(report), form=form, disclose=disclose)
-    click.echo(plan.shown, nl=not plan.shown.endswith("\n"))
-    if plan.blocked:
-        click.echo(f"hubaudit: {plan.blocked}", err=True)
-        raise SystemExit(int(Exit.FINDING))
-    if not plan.changes:
-        click.echo("hubaudit: already up to date, nothing to write.", err=True)
-    elif yes:
-        click.echo(publisher.publish(plan))
-    else:
-        click.echo("hubaudit: dry run, nothing was written; add --yes to publish this.", err=True)
+cli.add_command(publish)
 
 
 @cli.command()
@@ -235,33 +149,6 @@ def _did_you_mean(rule: str) -> str:
 
     near = get_close_matches(rule.upper(), [known.id for known in rulebook.all_rules()], n=3, cutoff=0.5)
     return f"did you mean {', '.join(near)}?" if near else "`hubaudit explain` lists them all."
-
-
-def open_hub() -> "Hub":
-    """Return the Hub reader that the environment describes."""
-    from scanner.hub import Hub
-
-    settings = load_settings()
-    return Hub(
-        endpoint=settings.endpoint,
-        token=settings.token,
-        timeout_seconds=settings.timeout_seconds,
-        max_wait_seconds=settings.patience_seconds,
-    )
-
-
-def load_report(path: Path) -> "AuditReport":
-    """Read a JSON report.
-
-    Raises:
-        click.UsageError: the file is not a hubaudit report.
-    """
-    from reports.json_v1 import ReportFormatError, load
-
-    try:
-        return load(path.read_bytes())
-    except ReportFormatError as error:
-        raise click.UsageError(f"{path}: {error}") from None
 
 
 def pair_outputs(formats: Sequence[str], outputs: Sequence[str]) -> list[tuple[str, str]]:

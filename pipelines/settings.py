@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
@@ -14,12 +15,14 @@ class Settings:
 
     ``token`` is None when the environment sets none; the client then looks for a stored login by itself.
     ``timeout_seconds`` bounds each request, ``patience_seconds`` the waiting for one request over all its retries.
+    ``state_folder`` holds what has to be remembered between runs; it may not exist yet.
     """
 
     endpoint: str = DEFAULT_ENDPOINT
     token: str | None = None
     timeout_seconds: float = 30.0
     patience_seconds: float = 120.0
+    state_folder: Path = Path(".hubaudit")
 
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:
@@ -32,14 +35,28 @@ def _number(environment: Mapping[str, str], name: str, default: float) -> float:
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read ``HF_ENDPOINT``, ``HF_TOKEN``, ``HUBAUDIT_TIMEOUT`` and ``HUBAUDIT_PATIENCE`` (both in seconds)."""
+    """Read ``HF_ENDPOINT``, ``HF_TOKEN``, ``HUBAUDIT_TIMEOUT``, ``HUBAUDIT_PATIENCE`` and ``HUBAUDIT_STATE``.
+
+    The times are in seconds. Without ``HUBAUDIT_STATE``, state goes below ``XDG_STATE_HOME`` or ``~/.local/state``.
+    """
     env = os.environ if environment is None else environment
     return Settings(
         endpoint=(env.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/"),
         token=env.get("HF_TOKEN") or None,
         timeout_seconds=_number(env, "HUBAUDIT_TIMEOUT", 30.0),
         patience_seconds=_number(env, "HUBAUDIT_PATIENCE", 120.0),
+        state_folder=_state_folder(env),
     )
+
+
+def _state_folder(environment: Mapping[str, str]) -> Path:
+    """Return the folder for state, as the XDG base directory specification has it."""
+    if environment.get("HUBAUDIT_STATE"):
+        return Path(environment["HUBAUDIT_STATE"])
+    if environment.get("XDG_STATE_HOME"):
+        return Path(environment["XDG_STATE_HOME"]) / "hubaudit"
+    home = environment.get("HOME")
+    return Path(home) / ".local" / "state" / "hubaudit" if home else Settings().state_folder
 
 
 def tool_version() -> str:

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import get_hf_file_metadata, hf_hub_url
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.hf_api import ModelInfo, RepoFile
 from huggingface_hub.utils import paginate  # type: ignore[attr-defined]  # exported lazily
 
@@ -100,6 +100,14 @@ class Hub:
     def endpoint(self) -> str:
         """The address of the Hub, without a slash at the end."""
         return self._session.endpoint
+
+    @property
+    def api(self) -> HfApi:
+        """The client of huggingface_hub with this endpoint and token, for calls that this class does not make.
+
+        Use it within ``reading``; what it writes is sent once, whatever becomes of the reply.
+        """
+        return self._session.api
 
     @property
     def requests(self) -> int:

@@ -1,0 +1,111 @@
+"""What all commands of the command line share: exit codes, errors as one sentence, the Hub and reports they open."""
+
+import traceback
+from collections.abc import Callable
+from enum import IntEnum
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from pipelines.settings import load_settings
+
+if TYPE_CHECKING:
+    from audit.records import AuditReport
+    from scanner.errors import HubAuditError
+    from scanner.hub import Hub
+
+
+class Exit(IntEnum):
+    """What the process says when it ends. 3 and 4 are never reported as clean."""
+
+    NOTHING_FOUND = 0
+    FINDING = 1
+    USAGE = 2
+    COULD_NOT_CONCLUDE = 3
+    NOTHING_TO_COMPARE = 4
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def ends_with_a_sentence(command: Command) -> Command:
+    """Turn errors into one clean sentence on stderr and the right exit code; a traceback only with --debug."""
+
+    @wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        from reports.safe_text import clean_line
+        from scanner.errors import HubAuditError
+
+        try:
+            return command(*args, **kwargs)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except HubAuditError as error:
+            code, text = exit_of(error), str(error)
+        except OSError as error:
+            code, text = (
+                Exit.COULD_NOT_CONCLUDE,
+                f"{error.strerror or error}: {error.filename or ''}".rstrip(": "),
+            )
+        except Exception as error:  # noqa: BLE001
+            code = Exit.COULD_NOT_CONCLUDE
+            text = (
+                f"internal error ({type(error).__name__}: {error}); nothing was concluded. "
+                "Run again with --debug and report it."
+            )
+        context = click.get_current_context(silent=True)
+        if context and (context.find_root().params or {}).get("debug"):
+            traceback.print_exc()
+        click.echo(f"hubaudit: {clean_line(text, limit=2000)}", err=True)
+        raise SystemExit(int(code))
+
+    return run  # type: ignore[return-value]
+
+
+def exit_of(error: "HubAuditError") -> Exit:
+    """Return the exit code that an error stands for."""
+    from scanner.errors import BadReference, NothingToCompare
+
+    match error:
+        case BadReference():
+            return Exit.USAGE
+        case NothingToCompare():
+            return Exit.NOTHING_TO_COMPARE
+        case _:
+            return Exit.COULD_NOT_CONCLUDE
+
+
+def sentence(error: Exception) -> str:
+    """Return the text of an error, fit for a terminal."""
+    from reports.safe_text import clean_line
+
+    return clean_line(str(error), limit=2000)
+
+
+def open_hub() -> "Hub":
+    """Return the Hub reader that the environment describes."""
+    from scanner.hub import Hub
+
+    settings = load_settings()
+    return Hub(
+        endpoint=settings.endpoint,
+        token=settings.token,
+        timeout_seconds=settings.timeout_seconds,
+        max_wait_seconds=settings.patience_seconds,
+    )
+
+
+def load_report(path: Path) -> "AuditReport":
+    """Read a JSON report.
+
+    Raises:
+        click.UsageError: the file is not a hubaudit report.
+    """
+    from reports.json_v1 import ReportFormatError, load
+
+    try:
+        return load(path.read_bytes())
+    except ReportFormatError as error:
+        raise click.UsageError(f"{path}: {error}") from None

@@ -1,0 +1,60 @@
+"""Composes what is said to people on the Hub besides the card section: discussions, farewells, private reports.
+
+Written to people who did not ask: neutral, short, with a way to say no. The templates escape everything they print.
+"""
+
+from typing import Any
+
+from audit.records import SEVERITIES, AuditReport
+from reports.card_section import BEGIN, END
+from reports.environment import MarkdownSource, markdown_environment
+from reports.markdown import PR_MARKER, base_context, card_section, finding_lines
+from reports.safe_text import clean_line
+
+SECURITY_CONTACT = "security@huggingface.co"
+"""Where the Hub's security team takes reports (SECURITY.md of the transformers repository)."""
+
+SUPERSEDED = (
+    "The card was edited since this pull request was opened, and the two can no longer be merged. "
+    "A fresh pull request, made from the present card, takes its place."
+)
+LETTER_FINDINGS = 20
+
+
+def discussion_title(report: AuditReport) -> str:
+    """Return the title of a discussion; the same for every outcome, since titles are public."""
+    return f"Weight audit of this model ({clean_line(report.tool.name, limit=40)})"
+
+
+def discussion_body(report: AuditReport) -> str:
+    """Return the first comment of a discussion: the card section as text, and the hidden marker of our threads."""
+    section = card_section(report).strip().removeprefix(BEGIN).removesuffix(END).strip()
+    return _render("discussion_body.md.jinja", report, section=MarkdownSource(section), marker=_marker())
+
+
+def closing_comment(report: AuditReport) -> str:
+    """Return the comment with which a thread is closed once its findings are gone."""
+    return _render("closing_comment.md.jinja", report)
+
+
+def private_report(report: AuditReport) -> str:
+    """Return the letter to the owner that takes the place of a public thread when findings are severe."""
+    worst = sorted(report.findings, key=lambda finding: -SEVERITIES.index(finding.severity))[:LETTER_FINDINGS]
+    return _render(
+        "private_report.md.jinja",
+        report,
+        owner=report.subject.name.split("/")[0],
+        name=report.subject.name,
+        contact=SECURITY_CONTACT,
+        findings=finding_lines(worst),
+        remedies=[finding.remedy for finding in worst],
+        more_findings=len(report.findings) - len(worst),
+    )
+
+
+def _marker() -> MarkdownSource:
+    return MarkdownSource(PR_MARKER)
+
+
+def _render(template: str, report: AuditReport, **context: Any) -> str:
+    return markdown_environment().get_template(template).render(base_context(report) | context)
