@@ -191,7 +191,8 @@ class TensorMeta:
     """One tensor of a checkpoint.
 
     ``dtype`` is the safetensors name (F64, F32, F16, BF16, F8_E4M3, F8_E5M2, I8 …). ``start`` and ``end`` are byte
-    offsets in ``file``, counted from the beginning of the file.
+    offsets in ``file``, counted from the beginning of the file. ``scheme`` names the quantiser ("GGUF Q4_K", "GPTQ
+    4-bit") where ``dtype`` is only what the stored codes are decoded to.
     """
 
     name: str
@@ -200,6 +201,7 @@ class TensorMeta:
     file: str
     start: int
     end: int
+    scheme: str | None = None
 
     @property
     def count(self) -> int:
@@ -292,13 +294,52 @@ class Spectrum:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CodingDrift:
+    """The delta of a tensor that is stored in a quantiser's codes, against the error that this quantiser makes.
+
+    The *reach* of an element is half the distance to the neighbouring code (the larger of the two), in weight units:
+    rounding to the nearest code leaves no larger error. Rows are the compared ones. ``row_expected_sq`` is
+    Σⱼ reach²ᵢⱼ / 3, float64 ``[rows]``, the energy of errors spread evenly within reach; ``row_error_sq`` is the energy
+    of candidate minus ``column_gains`` times base. ``row_peak`` is the largest |error| / reach of each row and
+    ``row_peak_column`` where it lies.
+
+    ``reproduced`` counts the elements equal to what the quantiser makes of the base, bit for bit, and
+    ``row_strays`` those that are not, float64 ``[rows]``; None for quantisers that choose their codes by
+    other means than the weights. ``reproduced_through`` is the dtype that the base was cast to before ("" for none).
+    ``column_gains`` are the smallest and largest factor that was found between the columns of both sides; None when
+    the scheme does not rescale columns.
+    """
+
+    scheme: str
+    row_expected_sq: F64
+    row_error_sq: F64
+    row_peak: F64
+    row_peak_column: npt.NDArray[np.int64]
+    reproduced: int | None = None
+    reproduced_through: str = ""
+    row_strays: F64 | None = None
+    column_gains: tuple[float, float] | None = None
+
+    @property
+    def expected_l2(self) -> float:
+        """The norm of error that rounding to the nearest code is expected to leave, in weight units."""
+        return float(np.sqrt(self.row_expected_sq.sum()))
+
+    @property
+    def error_ratio(self) -> float | None:
+        """Energy of the error over the expected one: about 1 for honest rounding; None when nothing is expected."""
+        expected = float(self.row_expected_sq.sum())
+        return float(self.row_error_sq.sum()) / expected if expected > 0 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TensorDrift:
     """What moved in one tensor. Sums run over the compared rows.
 
     Norms are Euclidean, in weight units. ``row_delta_sq`` is Σⱼ δ²ᵢⱼ, float64 ``[rows]``; ``row_base_sq`` and
     ``row_dot`` (Σⱼ bᵢⱼ δᵢⱼ) likewise; ``col_delta_sq`` is Σᵢ δ²ᵢⱼ, float64 ``[cols]``. ``changed`` counts dimensions
-    whose value differs. ``rounding_floor`` is the ‖δ‖ that casting the base to the candidate's dtype alone would
-    cause (0 when no precision is lost). ``nonfinite`` counts NaN and Inf entries on the candidate's side; they are
+    whose value differs. ``rounding_floor`` is the ‖δ‖ that storing the base as the candidate is stored would cause by
+    itself: exact for casts (0 when no precision is lost), expected for quantisers. ``nonfinite`` counts NaN and Inf entries on the candidate's side; they are
     left out of every sum, and so are those of the base (``base_nonfinite``).
     """
 
@@ -318,6 +359,7 @@ class TensorDrift:
     col_delta_sq: F64
     residual: Residual | None = None
     spectrum: Spectrum | None = None
+    coding: CodingDrift | None = None
 
     @property
     def relative_l2(self) -> float:

@@ -15,6 +15,8 @@ from typing import Final
 from scanner.errors import CorruptWeights, CouldNotConclude, HubAuditError, NothingToCompare
 from scanner.paths import is_plain_path, shown
 from scanner.records import FileEntry, RepoFacts, Skip
+from scanner.weights.gguf_files import SUFFIX as GGUF_SUFFIX
+from scanner.weights.gguf_files import choose_gguf
 from scanner.weights.shards import MAX_INDEX_BYTES, read_index
 from scanner.weights.strict_json import name_some
 
@@ -90,6 +92,8 @@ def find_layout(facts: RepoFacts, read_small_file: ReadSmallFile) -> Layout:
         CorruptWeights: the index or config.json lies about the files.
     """
     entries = {entry.path: entry for entry in facts.files}
+    if layout := _gguf_layout(facts, entries):
+        return layout
     chosen, notice = _choose(facts, entries)
     shard_of = read_index(chosen, read_small_file(chosen, MAX_INDEX_BYTES)) if chosen.endswith(INDEX_SUFFIX) else {}
     names = sorted(set(shard_of.values())) or [chosen]
@@ -101,6 +105,19 @@ def find_layout(facts: RepoFacts, read_small_file: ReadSmallFile) -> Layout:
         )
     unread = _missing_shards(chosen, shard_of, entries), _unread_files(entries, chosen, {chosen, *names})
     return Layout(files=files, shard_of=shard_of, skips=(*notice, *unread[0], *unread[1]))
+
+
+def _gguf_layout(facts: RepoFacts, entries: Mapping[str, FileEntry]) -> Layout | None:
+    """The layout of a repository whose only weights at the root are GGUF files; None for all others."""
+    if (facts.config or {}).get("transformers_weights") is not None or any(
+        "/" not in path and path.endswith((SUFFIX, INDEX_SUFFIX)) for path in entries
+    ):
+        return None
+    names, notice = choose_gguf(entries)
+    if not names:
+        return None
+    unread = [skip for skip in _unread_files(entries, names[0], set(names)) if not skip.what.endswith(GGUF_SUFFIX)]
+    return Layout(files=tuple(entries[name] for name in names), shard_of={}, skips=(*notice, *unread))
 
 
 def _choose(facts: RepoFacts, entries: Mapping[str, FileEntry]) -> tuple[str, tuple[Skip, ...]]:

@@ -3,7 +3,8 @@
 from scanner.folder import read_file
 from scanner.hub import Hub
 from scanner.records import RepoFacts
-from scanner.weights.layout import find_layout
+from scanner.weights.gguf_files import SUFFIX as GGUF_SUFFIX
+from scanner.weights.layout import Layout, find_layout
 from scanner.weights.safetensors import LocalSafetensors, RemoteSafetensors
 from scanner.weights.source import WeightSource
 
@@ -23,8 +24,17 @@ def open_source(facts: RepoFacts, hub: Hub | None) -> WeightSource:
     folder = facts.ref.path
     if folder is not None:
         layout = find_layout(facts, lambda path, limit: read_file(folder, path, limit_bytes=limit))
-        return LocalSafetensors(facts.ref, layout)
+        return _open_gguf(facts, layout, None) or LocalSafetensors(facts.ref, layout)
     if hub is None:
         raise ValueError(f"{facts.ref} lies on the Hub and cannot be read without a Hub")
     layout = find_layout(facts, lambda path, limit: hub.read_bytes(facts.ref, path, limit_bytes=limit))
-    return RemoteSafetensors(facts.ref, layout, hub)
+    return _open_gguf(facts, layout, hub) or RemoteSafetensors(facts.ref, layout, hub)
+
+
+def _open_gguf(facts: RepoFacts, layout: Layout, hub: Hub | None) -> WeightSource | None:
+    """The source when the chosen files are GGUF; None otherwise."""
+    if not layout.files[0].path.endswith(GGUF_SUFFIX):
+        return None
+    from scanner.weights.gguf import open_gguf  # noqa: PLC0415  # the gguf package costs a third of a second
+
+    return open_gguf(facts.ref, layout, hub)

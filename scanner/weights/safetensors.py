@@ -77,8 +77,8 @@ class LocalSafetensors:
             with open_weights(self._folder, file) as handle:
                 size = self._sizes[file] = file_size(handle)
                 try:
-                    length = header_bytes(_read_exactly(handle, LENGTH_BYTES), file, size)
-                    raw = _read_exactly(handle, length)
+                    length = header_bytes(read_exactly(handle, LENGTH_BYTES), file, size)
+                    raw = read_exactly(handle, length)
                 except OSError as error:
                     raise unreadable(file, error) from error
             yield file, parse_header(raw, file, size)
@@ -219,7 +219,7 @@ class RemoteSafetensors:
                     )
 
 
-def _read_exactly(handle: FileIO, length: int) -> bytes:
+def read_exactly(handle: FileIO, length: int) -> bytes:
     """The next bytes of the file, fewer only at its end; one read may return less than asked for."""
     parts = bytearray()
     while len(parts) < length and (part := handle.read(length - len(parts))):

@@ -1,13 +1,29 @@
 """The weight-source seam: a table of tensors and a stream of row blocks, whatever the format."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy.typing as npt
 
-from scanner.records import RepoRef, Rows, Skip, TensorMeta
+from scanner.records import F32, RepoRef, Rows, Skip, TensorMeta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coding:
+    """What is known of the rounding behind one block of decoded values.
+
+    Both functions are costly and are called at most once or twice per block, before the next block is asked for.
+    ``reach`` gives float32 ``[rows, cols]``: half the distance from each value to the farther of its neighbouring
+    codes, in weight units. ``again`` passes other weights of the block's shape through the very same quantiser and
+    decodes them; None where its codes depend on more than the weights (calibration data, searched scales).
+    ``rescaled`` is true for schemes that multiply columns before they round.
+    """
+
+    reach: Callable[[], F32]
+    again: Callable[[F32], F32] | None = None
+    rescaled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +33,8 @@ class Block:
     ``values`` has shape ``[rows, cols]`` and the dtype in which the bytes lie in the file: uint16 for BF16 and F16,
     uint8 for the 8-bit floats, the plain NumPy dtype otherwise; ``dtype`` (the safetensors name) says how to decode
     it (``scanner.weights.dtypes``). The array may be overwritten or unmapped once the next block is asked for.
-    ``columns`` repeats the request's (None: all of them).
+    ``columns`` repeats the request's (None: all of them). ``coding`` says how a quantiser rounded the values, where
+    they are decoded from its codes and its errors are known.
     """
 
     name: str
@@ -25,6 +42,7 @@ class Block:
     dtype: str
     values: npt.NDArray[Any]
     columns: Rows | None = None
+    coding: Coding | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
