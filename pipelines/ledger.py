@@ -190,7 +190,7 @@ class Ledger:
 
     def scanned(self, run: Run, job: ScanJob, found: Scanned, *, now: float, worker: str = "") -> bool:
         """Keep a finished scan; return False when the very same one is there already (its report then stays)."""
-        columns = {name: value for name, value in asdict(found).items() if name not in {"report", "pins", "findings"}}
+        columns = {name: value for name, value in asdict(found).items() if name not in _APART}
         columns |= {
             "job_id": job.job_id,
             "run_id": run.id,
@@ -228,17 +228,21 @@ class Ledger:
         self._settle(run, job, "failed", reason=why.reason, cause=why.cause)
         self._close(job, "failed", now, worker, reason=why.reason, requests=why.requests, seconds=why.seconds)
 
-    def defer(self, job: ScanJob, why: Failed, *, due_at: float, counted: bool, now: float, worker: str = "") -> int:
-        """Make a job that failed for now due again at ``due_at``; return how often that has happened to it.
+    def defer(self, job: ScanJob, why: Failed, *, counted: bool, now: float, worker: str = "") -> int:
+        """Make a job that failed for now due again; return how often that has happened to it.
 
         ``counted`` is false when the whole Hub was out of reach, which is not the job's fault.
         """
         self._db.execute(
             "UPDATE jobs SET state = 'due', due_at = ?, tries = tries + ?, reason = ?, cause = ? WHERE id = ?",
-            (due_at, int(counted), why.reason, why.cause, job.job_id),
+            (now, int(counted), why.reason, why.cause, job.job_id),
         )
         self._close(job, "failed", now, worker, reason=why.reason, requests=why.requests, seconds=why.seconds)
         return int(self._db.execute("SELECT tries FROM jobs WHERE id = ?", (job.job_id,)).fetchone()[0])
+
+    def postpone(self, job: ScanJob, due_at: float) -> None:
+        """Set when a deferred job is due."""
+        self._db.execute("UPDATE jobs SET due_at = ? WHERE id = ?", (due_at, job.job_id))
 
     def died(self, job: ScanJob, how: Died, *, now: float, worker: str = "") -> int:
         """Make a job whose worker ended due again; return how many workers it has certainly ended.
@@ -360,6 +364,9 @@ class Ledger:
             (outcome, now, worker, reason, requests, n_bytes, seconds, job.attempt_id),
         )
 
+
+_APART = frozenset({"report", "pins", "findings", "trouble"})
+"""Fields of a scan that are no columns of ``results``, or not as they are."""
 
 _KNOWN = """
 SELECT jobs.id, jobs.state, jobs.listed, jobs.settled_in, results.revision, results.pins, results.rules, results.tool,

@@ -73,6 +73,7 @@ def open_driver(path: Path, *, create: bool = True) -> sqlite3.Connection:
             _check_shape(path)
         connection = _connect(f"file:{_quoted(path)}?mode=rwc")
         try:
+            _version(connection, path)  # before anything is set: the file may be somebody else's
             # FULL: what the ledger calls done survives a power cut. Commits are grouped, so it costs little.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")

@@ -20,13 +20,18 @@ def spool_folder(ledger: Path) -> Path:
     return ledger.with_name(f"{ledger.name}.spool")
 
 
+def place(folder: Path, job: ScanJob) -> Path:
+    """Return where the answer to an attempt is left."""
+    return folder / f"{job.job_id}-{job.attempt_id}.answer"
+
+
 def leave(folder: Path, job: ScanJob, raw: bytes) -> Path:
     """Leave an encoded answer; return its file.
 
     Raises:
         OSError: the disk is full or the folder not writable; nothing is left behind.
     """
-    target = folder / f"{job.job_id}-{job.attempt_id}.answer"
+    target = place(folder, job)
     handle, temporary = tempfile.mkstemp(dir=folder, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:

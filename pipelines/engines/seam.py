@@ -51,7 +51,8 @@ class Scanned:
 
     ``pins`` maps every repository whose head was looked up (the subject, its base, the base's ancestors) to the
     commit that was found. ``digest`` is the SHA-256 of the report without ``created_at`` and ``runtime``: what was
-    measured, not when and how fast. ``report`` is the JSON of ``reports.json_v1``, compressed by zlib.
+    measured, not when and how fast. ``report`` is the JSON of ``reports.json_v1``, compressed by zlib. ``trouble``
+    says that a part was left out because the Hub could not be reached: a scan worth repeating.
     """
 
     repo_id: str
@@ -75,6 +76,7 @@ class Scanned:
     digest: str
     findings: tuple[Noted, ...]
     report: bytes
+    trouble: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
