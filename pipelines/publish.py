@@ -143,13 +143,18 @@ class Publisher:
         done = ""
         if plan.form == "pr" and plan.before != plan.after:
             self._update_card(plan, thread)
-            done = f" The card section in {address} is up to date."
+            done = f" The card section in {address} is up to date already."
         if thread.comment_id is not None and thread.text.strip() != plan.body.strip():
             try:
                 self._writer.edit_comment(plan.repo_id, thread, plan.body)
-            except CouldNotConclude as error:
+            except ReplyLost as error:
+                now = self._writer.thread(plan.repo_id, thread.number)
+                if now is None or now.text.strip() != plan.body.strip():
+                    raise ReplyLost(f"{error}{done} Its text is not; run the same command again.") from error
+            except PublishRefused as error:
                 if not done:
                     raise
+                # Not a refusal as a whole: half of it is done.
                 raise CouldNotConclude(f"{error}{done} Its text is not yet.") from error
         return f"updated {address}"
 

@@ -73,8 +73,23 @@ def findings_gone(thread: Thread, report: AuditReport) -> bool:
 
     An inconclusive audit closes nothing: what was not read is not gone.
     """
+    return report.verdict.outcome == "pass" and _told_findings(thread)
+
+
+def told_and_gone(threads: Sequence[Thread], me: str, report: AuditReport) -> Thread | None:
+    """Return the newest thread of ours when we closed it because its findings were gone, and they still are.
+
+    Nothing is left to be said then: another thread, to say that nothing was found, would be noise.
+    """
+    if not threads or report.verdict.outcome != "pass":
+        return None
+    newest = threads[-1]
+    return newest if newest.state == "closed" and newest.closed_by == me and _told_findings(newest) else None
+
+
+def _told_findings(thread: Thread) -> bool:
     told = _REASONS.search(thread.text)
-    return bool(told and told[1]) and report.verdict.outcome == "pass"
+    return bool(told and told[1])
 
 
 def differs_only_in_when(old: str, new: str, report: AuditReport) -> str | None:

@@ -16,6 +16,7 @@ from pipelines.publishing.plan import (
     ended_by_others,
     findings_gone,
     severe_findings,
+    told_and_gone,
     with_reasons,
 )
 from pipelines.publishing.shown import unified_diff
@@ -155,9 +156,16 @@ class Planner:
         thread = ours[0] if ours and form != "section" else None
         notes = [f"#{extra.number} is also open and yours; close it by hand." for extra in ours[1:] if thread]
         plan = Plan(repo_id=seen.repo_id, form=chosen, step="nothing", shown="", title=title, body=body, thread=thread)
+        if thread is not None and thread.conflicts and not thread.only_ours:
+            notes.append(
+                f"#{thread.number} conflicts with later edits of the card, and others have committed to it; "
+                "they have to resolve it, or close it."
+            )
         notes += self._stale(report, seen)
         if thread is not None and findings_gone(thread, report):
             plan = replace(plan, step="close", farewell=closing_comment(report))
+        elif form != "section" and (gone := told_and_gone(seen.threads, seen.user or "", report)):
+            notes.append(f"#{gone.number} was closed when its findings were gone, and they still are.")
         elif form == "discussion":
             plan = self._discussion(plan, report, seen)
         else:
