@@ -5,8 +5,12 @@ The card is a stranger's text and the diff goes to a terminal, so control charac
 
 from collections.abc import Iterator
 from difflib import SequenceMatcher
+from typing import Any
 
 from reports.safe_text import clean_line
+
+Opcode = tuple[Any, int, int, int, int]
+"""As difflib has it: what to do, and the half-open ranges of lines in the old and in the new text."""
 
 CONTEXT_LINES = 3
 LINE_CHARS = 2000
@@ -25,37 +29,40 @@ def unified_diff(before: bytes | None, after: bytes, name: str) -> str:
     old, new = _lines(before or b""), _lines(after)
     head = _common(old, new)
     tail = _common(old[head:][::-1], new[head:][::-1])
-    start = max(0, head - CONTEXT_LINES)
-    old, new = old[start : len(old) - tail + CONTEXT_LINES], new[start : len(new) - tail + CONTEXT_LINES]
-    context = min(tail, CONTEXT_LINES)
-    head -= start
-    matcher = SequenceMatcher(None, old, new)
-    if len(old) + len(new) > REFINED_LINES:
-        matcher = _Coarse(old, new, head, context)
+    changes = _changes(old[head : len(old) - tail], new[head : len(new) - tail])
+    shifted = [(tag, i1 + head, i2 + head, j1 + head, j2 + head) for tag, i1, i2, j1, j2 in changes]
+    tail_code = ("equal", len(old) - tail, len(old), len(new) - tail, len(new))
+    known = _Known([("equal", 0, head, 0, head), *shifted, tail_code])
     label = "/dev/null" if before is None else f"a/{name}"
-    lines = [f"--- {label}\n", f"+++ b/{name}\n", *_hunks(matcher, old, new, start)]
-    return "".join(map(_shown, lines))
+    return "".join(map(_shown, [f"--- {label}\n", f"+++ b/{name}\n", *_hunks(known, old, new)]))
 
 
-class _Coarse(SequenceMatcher[str]):
-    """A matcher that takes the whole middle as one replacement."""
+def _changes(old: list[str], new: list[str]) -> list[Opcode]:
+    """Return the opcodes that turn ``old`` into ``new``; one replacement of everything when there is much of it.
 
-    def __init__(self, old: list[str], new: list[str], head: int, tail: int) -> None:
-        super().__init__(None, [], [])
-        sides = (head, len(old) - tail, head, len(new) - tail)
-        self.opcodes = [
-            ("equal", 0, head, 0, head),
-            ("replace", *sides),
-            ("equal", sides[1], len(old), sides[3], len(new)),
-        ]
+    The context is left out: a match that reaches into it could end a hunk without any, which git reads as the end
+    of the file.
+    """
+    if len(old) + len(new) > REFINED_LINES:
+        return [("replace", 0, len(old), 0, len(new))]
+    return SequenceMatcher(None, old, new).get_opcodes()
 
 
-def _hunks(matcher: SequenceMatcher[str], old: list[str], new: list[str], start: int) -> Iterator[str]:
-    """Yield the hunks; ``start`` lines come before the first of ``old`` and ``new``."""
+class _Known(SequenceMatcher[str]):
+    """A matcher that has matched already, for its grouping of changes into hunks."""
+
+    def __init__(self, known: list[Opcode]) -> None:
+        super().__init__(None, "", "")
+        self._known = known
+
+    def get_opcodes(self) -> list[Opcode]:
+        return self._known
+
+
+def _hunks(matcher: SequenceMatcher[str], old: list[str], new: list[str]) -> Iterator[str]:
     for group in matcher.get_grouped_opcodes(CONTEXT_LINES):
         first, last = group[0], group[-1]
-        spans = (_span(start + first[1], start + last[2]), _span(start + first[3], start + last[4]))
-        yield f"@@ -{spans[0]} +{spans[1]} @@\n"
+        yield f"@@ -{_span(first[1], last[2])} +{_span(first[3], last[4])} @@\n"
         for tag, i1, i2, j1, j2 in group:
             if tag == "equal":
                 yield from (f" {line}" for line in old[i1:i2])
