@@ -86,6 +86,8 @@ def decode_rows(raw: U8, kind: str) -> F32:
 
     Scales that are not finite give values that are not finite; they are counted where weights are compared.
     """
+    if not raw.size:
+        return np.empty((raw.shape[0], _row_elements(raw, kind)), np.float32)
     with np.errstate(all="ignore"):
         values: F32 = dequantize(np.ascontiguousarray(raw), GGMLQuantizationType[kind])
     return values.astype(np.float32, copy=False)
@@ -103,10 +105,17 @@ def coding_of(raw: U8, kind: str, shape: tuple[int, int]) -> Coding | None:
         return None
 
     def again(weights: F32) -> F32:
-        rows = weights.reshape(raw.shape[0], -1)
-        return decode_rows(encode_rows(rows, kind), kind).reshape(shape)
+        if not weights.size:
+            return weights
+        rows = weights.reshape(-1, _row_elements(raw, kind))
+        return decode_rows(encode_rows(rows, kind), kind).reshape(weights.shape)
 
     return Coding(reach=lambda: _reach(raw, kind).reshape(shape), again=again if kind in REPRODUCIBLE else None)
+
+
+def _row_elements(raw: U8, kind: str) -> int:
+    block, size = GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
+    return int(raw.shape[1] // size * block)
 
 
 def encode_rows(weights: F32, kind: str) -> U8:
@@ -124,7 +133,8 @@ def _reach(raw: U8, kind: str) -> F32:
             gap = _with_codes(raw, kind, 1)
             gap -= _with_codes(raw, kind, 0)
             gap *= np.float32(0.5)
-            return np.abs(gap, out=gap)
+        distance: F32 = np.fabs(gap)
+        return distance
     ladder = np.stack([_with_codes(raw, kind, number) for number in range(codes.count)])
     return reach_on_ladder(decode_rows(raw, kind), np.sort(ladder, axis=0))
 
@@ -141,7 +151,8 @@ def reach_on_ladder(values: F32, ladder: npt.NDArray[Any]) -> F32:
         none = np.zeros_like(gaps[:1])
         farther = np.maximum(np.concatenate([none, gaps]), np.concatenate([gaps, none]))
         reach = np.where(ladder == values, farther, 0).max(axis=0) * 0.5
-    return reach.astype(np.float32)
+    found: F32 = reach.astype(np.float32)
+    return found
 
 
 def _with_codes(raw: U8, kind: str, number: int) -> F32:

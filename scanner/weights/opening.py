@@ -38,3 +38,17 @@ def _open_gguf(facts: RepoFacts, layout: Layout, hub: Hub | None) -> WeightSourc
     from scanner.weights.gguf import open_gguf  # noqa: PLC0415  # the gguf package costs a third of a second
 
     return open_gguf(facts.ref, layout, hub)
+
+
+def named_as(source: WeightSource, other: WeightSource) -> WeightSource:
+    """Return a source under the names of the checkpoint that it is compared with, where its format has its own names.
+
+    A few rows of both sides may be read. Closing the result closes ``source``.
+    """
+    if not any(meta.file.endswith(GGUF_SUFFIX) for meta in source.table.values()):
+        return source
+    if any(meta.file.endswith(GGUF_SUFFIX) for meta in other.table.values()):
+        return source
+    from scanner.weights import gguf, gguf_names  # noqa: PLC0415  # as above
+
+    return gguf_names.named_as(source, other) if isinstance(source, gguf.GgufSource) else source

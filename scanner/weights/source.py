@@ -16,8 +16,8 @@ class Coding:
 
     Both functions are costly and are called at most once or twice per block, before the next block is asked for.
     ``reach`` gives float32 ``[rows, cols]``: half the distance from each value to the farther of its neighbouring
-    codes, in weight units. ``again`` passes other weights of the block's shape through the very same quantiser and
-    decodes them; None where its codes depend on more than the weights (calibration data, searched scales).
+    codes, in weight units. ``again`` passes other weights, any number of whole rows, through the very same quantiser
+    and decodes them; None where its codes depend on more than the weights (calibration data, searched scales).
     ``rescaled`` is true for schemes that multiply columns before they round.
     """
 
