@@ -74,6 +74,10 @@ def _doubts(coverage: Coverage | None, lineage: Lineage, profile: Profile) -> tu
         found.append(
             f"{100 * coverage.fraction:.1f} % of the parameters were compared; a conclusion needs {100 * least:.0f} %."
         )
+    unread = [skip for skip in (coverage.skipped if coverage else ()) if skip.unread]
+    if unread:
+        more = f" (and {len(unread) - 1} more)" if len(unread) > 1 else ""
+        found.append(f"Weights that belong to the model were not read: {unread[0].what}{more}.")
     return tuple(found)
 
 

@@ -67,10 +67,15 @@ class RepoRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skip:
-    """Something that was not read or not compared, and why. A skip is a result, never a log line."""
+    """Something that was not read or not compared, and why. A skip is a result, never a log line.
+
+    ``unread`` is true when weights that belong to the model could not be read: whatever else was measured, such a
+    scan cannot end with nothing found.
+    """
 
     what: str
     why: str
+    unread: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -142,7 +142,7 @@ class _Walk:
             failed = self._read(steps)
             if failed is None:
                 return
-            self.skips.append(Skip(what=failed.step.spec.name, why=failed.why))
+            self.skips.append(Skip(what=failed.step.spec.name, why=failed.why, unread=True))
             failures = (failures if len(self.tensors) == measured else 0) + 1 if failed.lasting else 0
             steps = self._beyond(steps, failed.step.spec)
             if steps and failures >= _FAILURES_IN_A_ROW:
@@ -238,4 +238,5 @@ def _requests(steps: Sequence[_Step], side: str) -> Iterator[BlockRequest]:
 def _all_of(steps: Sequence[_Step], why: str) -> Skip:
     names = dict.fromkeys(step.spec.name for step in steps)
     first = next(iter(names))
-    return Skip(what=first if len(names) == 1 else f"{first} and {len(names) - 1} more tensors", why=why)
+    what = first if len(names) == 1 else f"{first} and {len(names) - 1} more tensors"
+    return Skip(what=what, why=why, unread=True)

@@ -220,6 +220,7 @@ def _skips(entries: Iterable[_Entry], file: str) -> tuple[Skip, ...]:
             why=f"dtype {shown(dtype)} packs several values into a byte, which is not read yet"
             if dtype in ELEMENT_TYPES
             else f"dtype {shown(dtype)} is not understood",
+            unread=True,
         )
         for dtype, names in by_dtype.items()
     )

@@ -185,7 +185,11 @@ def _missing_shards(index: str, shard_of: Mapping[str, str], entries: Mapping[st
         if shard not in entries:
             lost.setdefault(shard, []).append(tensor)
     skips = [
-        Skip(what=_shown(shard), why=f"{shown(index)} names it and it is not there; lost with it: {name_some(tensors)}")
+        Skip(
+            what=_shown(shard),
+            why=f"{shown(index)} names it and it is not there; lost with it: {name_some(tensors)}",
+            unread=True,
+        )
         for shard, tensors in sorted(lost.items())
     ]
     return _bounded(skips, "missing shards")
@@ -227,5 +231,9 @@ def _shown(path: str) -> str:
 def _bounded(skips: list[Skip], what: str) -> tuple[Skip, ...]:
     if len(skips) <= MAX_SKIPS:
         return tuple(skips)
-    rest = Skip(what=f"{len(skips) - MAX_SKIPS:,} more {what}", why="not listed one by one; not read")
+    rest = Skip(
+        what=f"{len(skips) - MAX_SKIPS:,} more {what}",
+        why="not listed one by one; not read",
+        unread=any(skip.unread for skip in skips),
+    )
     return (*skips[:MAX_SKIPS], rest)

@@ -82,7 +82,8 @@ def join_tables(
         table.pop(name, None)
     skips = [skip for header in headers.values() for skip in header.skips]
     if twice:
-        skips.append(Skip(what=name_some(list(twice)), why="in two files, so the loader decides which one counts"))
+        why = "in two files, so the loader decides which one counts"
+        skips.append(Skip(what=name_some(list(twice)), why=why, unread=True))
     return table, (*skips, *_disagreements(shard_of, home, headers))
 
 
@@ -114,4 +115,4 @@ def _disagreements(shard_of: Mapping[str, str], home: Mapping[str, str], headers
         (moved, "the index gives another file for it; read where it lies, as loaders do"),
         (unlisted, "in a file but not in the index; read all the same, as loaders do"),
     )
-    return [Skip(what=name_some(names), why=why) for names, why in reasons if names]
+    return [Skip(what=name_some(names), why=why, unread=names is absent) for names, why in reasons if names]
