@@ -4,6 +4,7 @@ import math
 from typing import Final, Literal
 
 from scanner.drift import kernels
+from scanner.drift.coding import CodingMoments
 from scanner.drift.moments import TensorMoments, Workers
 from scanner.drift.residual import residual_of
 from scanner.drift.spectrum import DeltaSpectrum, has_spectrum
@@ -32,6 +33,7 @@ class PairMeasurement:
         self._moments = TensorMoments(spec, workers, with_residual=depth != "moments")
         spectral = depth == "spectrum" and self._moments.narrow and has_spectrum(spec)
         self._spectrum = DeltaSpectrum(spec, seed=seed) if spectral else None
+        self._coding = CodingMoments(spec) if spec.candidate.scheme is not None else None
 
     def fold(self, base: Block, candidate: Block) -> None:
         """Add the same rows of both sides.
@@ -40,6 +42,8 @@ class PairMeasurement:
             ValueError: the blocks differ in shape, or a dtype has no exact form as a float.
         """
         self._moments.fold(base, candidate)
+        if self._coding is not None:
+            self._coding.fold(base, candidate)
         if self._spectrum is not None:
             first, end = (row - self._spec.rows[0] for row in candidate.rows)
             self._spectrum.fold(base, candidate, float(self._moments.sums[kernels.ENERGY, first:end].sum()))
@@ -50,6 +54,7 @@ class PairMeasurement:
         columns = self._moments.columns()
         totals = [float(total) for total in sums.sum(axis=1)]
         energy = totals[kernels.ENERGY]
+        coding, floor = self._coding.finish() if self._coding is not None else (None, math.sqrt(columns.rounding))
         return TensorDrift(
             spec=self._spec,
             count=sums.shape[1] * self._spec.candidate.rows_cols[1],
@@ -60,11 +65,12 @@ class PairMeasurement:
             candidate_l2=math.sqrt(totals[kernels.CANDIDATE_SQ]),
             delta_l2=math.sqrt(energy),
             dot=totals[kernels.DOT],
-            rounding_floor=math.sqrt(columns.rounding),
+            rounding_floor=floor,
             row_delta_sq=sums[kernels.ENERGY].copy(),
             row_base_sq=sums[kernels.BASE_SQ].copy(),
             row_dot=sums[kernels.DOT].copy(),
             col_delta_sq=columns.energy,
             residual=residual_of(sums[kernels.ENERGY], columns) if self._moments.with_residual else None,
             spectrum=self._spectrum.finish(energy) if self._spectrum is not None else None,
+            coding=coding,
         )
