@@ -102,7 +102,7 @@ class CodingMoments:
 
     def _fold_again(self, rows: slice, here: F32, there: F32, coding: Coding) -> None:
         """Count the elements that the quantiser would have made otherwise, for each way the base may have come."""
-        assert coding.again is not None  # noqa: S101  # narrowing
+        assert coding.again is not None  # narrowing
         exact = []
         for number, name in enumerate(self._strays):
             passed = there.astype(_THROUGH[name]).astype(np.float32, copy=False)
