@@ -64,7 +64,11 @@ class Connection(BaseHTTPRequestHandler):
         state.pause(state.settings.latency_seconds)
         if isinstance(fault, Stall) and fault.after_bytes is None:
             state.pause(fault.seconds)
+        stated, refused = state.quotas.count(request.path) if self.server.side == "hub" else ({}, False)
+        if refused:
+            fault = Status(code=429, message="Too many requests")
         reply = self._reply(state, request, fault)
+        reply = replace(reply, headers={**stated, **reply.headers})
         if isinstance(fault, LoseReply):
             self.close_connection = True
             return

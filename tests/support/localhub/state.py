@@ -2,12 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from localhub.accounts import Account, require_content, require_visible
 from localhub.faults import Faults
+from localhub.quotas import Quotas
 from localhub.requestlog import RequestLog
 from localhub.stamps import timestamp
 from localhub.store import Repo
@@ -26,6 +27,7 @@ class Settings:
         bandwidth: bytes per second for all connections together; None for no limit.
         latency_seconds: delay before every reply.
         xet_cas_url: what the Xet token routes hand out; None means 404.
+        quotas: requests and seconds per window, by bucket (``api``, ``resolvers``, ``pages``); refused beyond.
     """
 
     cdn: bool = False
@@ -34,6 +36,7 @@ class Settings:
     bandwidth: float | None = None
     latency_seconds: float = 0
     xet_cas_url: str | None = None
+    quotas: Mapping[str, tuple[int, float]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,14 +56,17 @@ class State:
     crashes: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
     bandwidth: Bandwidth = field(init=False)
+    quotas: Quotas = field(init=False)
 
     def __post_init__(self) -> None:
         self.bandwidth = Bandwidth(self.settings.bandwidth)
+        self.quotas = Quotas(self.settings.quotas)
 
     def apply(self, settings: Settings) -> None:
         """Change the settings from the next request on."""
         self.settings = settings
         self.bandwidth = Bandwidth(settings.bandwidth)
+        self.quotas = Quotas(settings.quotas)
 
     def now(self) -> str:
         """Return the present time, in the Hub's form."""
