@@ -269,7 +269,7 @@ class Residual:
 
     ``mean_square`` is the mean of ρ² over the dimensions with rᵢ cⱼ > 0: 3 for independent Gaussian entries, near 1
     for an exactly rank-one delta, large for isolated entries. ``top`` lists the largest residuals as
-    (row, column, ρ), largest first.
+    (row, column, ρ), largest first, at most one per column; rows count from the first compared one.
     """
 
     mean_square: float
@@ -342,10 +342,12 @@ class TensorDrift:
     """What moved in one tensor. Sums run over the compared rows.
 
     Norms are Euclidean, in weight units. ``row_delta_sq`` is Σⱼ δ²ᵢⱼ, float64 ``[rows]``; ``row_base_sq`` and
-    ``row_dot`` (Σⱼ bᵢⱼ δᵢⱼ) likewise; ``col_delta_sq`` is Σᵢ δ²ᵢⱼ, float64 ``[cols]``. ``changed`` counts dimensions
-    whose value differs. ``rounding_floor`` is the ‖δ‖ that storing the base as the candidate is stored would cause by
-    itself: exact for casts (0 when no precision is lost), expected for quantisers. ``nonfinite`` counts NaN and Inf entries on the candidate's side; they are
-    left out of every sum, and so are those of the base (``base_nonfinite``).
+    ``row_dot`` (Σⱼ bᵢⱼ δᵢⱼ) likewise; ``col_delta_sq`` is Σᵢ δ²ᵢⱼ, float64 ``[cols]``, empty for tensors of more
+    than 2²⁰ columns (fused experts), which have no residual and no spectrum either. ``changed`` counts dimensions
+    whose value differs. ``rounding_floor`` is the ‖δ‖ that storing the base as the candidate is stored would cause
+    by itself: exact for casts (0 when no precision is lost), expected for quantisers. ``nonfinite`` counts NaN and
+    Inf entries on the candidate's side; they are left out of every sum, and so are those of the base
+    (``base_nonfinite``).
     """
 
     spec: PairSpec

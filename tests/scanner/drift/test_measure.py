@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from localhub.faults import FOR_EVER, Status
 from localhub.server import LocalHub
-from paired import opened, write_model
+from paired import opened, same_names, write_model
 from quickhub import pinned, quick_hub
 from weightfolders import facts_of
 
