@@ -7,12 +7,18 @@ rows share makes any two rows look alike, related or not.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
+from scanner.lineage.chance import order_log10_p
 from scanner.lineage.sampling import MIN_ROWS, Sample
 from scanner.records import F64
 
 DUPLICATE_COSINE = 0.999
 """Base rows more alike than this are one row written twice (unused tokens): they cannot show who kept their place."""
+
+MIN_DISTINCT = 16
+"""Different values that a row needs before its equality with another row means anything."""
+_LEVEL_ROWS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +32,11 @@ class RowAgreement:
     row, among those sampled, is their own; by chance 1 / ``rows``. ``norm_correlation`` is the correlation of log row
     norms over rows: it survives a rotation or permutation of the columns, which the cosine does not.
     ``relative_drift`` is ‖candidate − base‖ / ‖base‖ over the sample, uncentred. ``identical`` says that all values
-    are equal.
+    are equal, ``identical_rows`` in how many rows they are (rows of at least ``MIN_DISTINCT`` different values).
+    ``order_log10_p`` is log₁₀ of the chance that rows without relation, matched one to one by their cosines, come out
+    in an order this near to their own (exact for hidden units). ``zeroed`` is the share of the base's non-zero
+    entries that are zero in the candidate; ``levels`` the number of different values in a candidate row over that of
+    the base row, the median over rows.
     """
 
     rows: int
@@ -36,6 +46,10 @@ class RowAgreement:
     norm_correlation: float
     relative_drift: float
     identical: bool
+    identical_rows: int = 0
+    order_log10_p: float = 0.0
+    zeroed: float = 0.0
+    levels: float = 1.0
 
 
 def compare_rows(sample: Sample) -> RowAgreement | None:
@@ -46,7 +60,7 @@ def compare_rows(sample: Sample) -> RowAgreement | None:
     base, candidate = base[distinct], candidate[distinct]
     if len(base) < MIN_ROWS:
         return None
-    base_unit, candidate_unit = _unit(_centred(base)), _unit(_centred(candidate))
+    base_unit, candidate_unit = unit_rows(base), unit_rows(candidate)
     alive = np.any(base_unit != 0, axis=1) & np.any(candidate_unit != 0, axis=1)
     if int(alive.sum()) < MIN_ROWS:
         return None
@@ -61,7 +75,42 @@ def compare_rows(sample: Sample) -> RowAgreement | None:
         norm_correlation=_norm_correlation(base[alive], candidate[alive]),
         relative_drift=_relative(base, candidate),
         identical=bool(np.array_equal(base, candidate)),
+        identical_rows=_identical_rows(base, candidate),
+        order_log10_p=order_log10_p(best_order(cosines)),
+        zeroed=_zeroed(base, candidate),
+        levels=_levels(base, candidate),
     )
+
+
+def best_order(cosines: F64) -> "np.typing.NDArray[np.intp]":
+    """Match rows to columns one to one so that the sum is greatest; return each row's column."""
+    _, columns = linear_sum_assignment(cosines, maximize=True)
+    return np.asarray(columns, dtype=np.intp)
+
+
+def unit_rows(values: F64) -> F64:
+    """Rows minus the mean row and their own mean, at length one; rows that then are zero stay zero."""
+    return _unit(_centred(values))
+
+
+def row_cosines(candidate: F64, base: F64) -> F64:
+    """Cosine of every candidate row with every base row, both centred, ``[candidate rows, base rows]``."""
+    return _products(unit_rows(candidate), unit_rows(base))
+
+
+def _identical_rows(base: F64, candidate: F64) -> int:
+    same = np.flatnonzero((base == candidate).all(axis=1))
+    return sum(len(np.unique(base[row])) >= MIN_DISTINCT for row in same)
+
+
+def _zeroed(base: F64, candidate: F64) -> float:
+    alive = base != 0
+    return float(np.mean(candidate[alive] == 0)) if alive.any() else 0.0
+
+
+def _levels(base: F64, candidate: F64) -> float:
+    rows = range(min(len(base), _LEVEL_ROWS))
+    return float(np.median([len(np.unique(candidate[row])) / len(np.unique(base[row])) for row in rows]))
 
 
 def _centred(values: F64) -> F64:
@@ -83,7 +132,7 @@ def _unit(values: F64) -> F64:
 
 def _distinct_rows(base: F64) -> "np.typing.NDArray[np.intp]":
     """Indices of the rows that are not copies of an earlier one."""
-    unit = _unit(_centred(base))
+    unit = unit_rows(base)
     alike = np.tril(_products(unit, unit), k=-1).max(axis=1) > DUPLICATE_COSINE
     return np.flatnonzero(~alike)
 

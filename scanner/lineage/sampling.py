@@ -3,13 +3,15 @@
 Rows come in contiguous runs, because over the network a run costs one request and single rows one each.
 """
 
+import secrets
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 
 import numpy as np
 
-from scanner.records import F64, PairSpec, Role, Rows
+from scanner.records import F64, PairSpec, RepoRef, Role, Rows
 from scanner.weights.dtypes import decode, item_bits
 from scanner.weights.source import Block, BlockRequest, WeightSource
 
@@ -20,6 +22,8 @@ MIN_ROWS = 8
 """Fewer rows of a tensor say nothing about whether rows have kept their place."""
 MIN_COLUMNS = 16
 RUNS_PER_TENSOR = 2
+_SEED_BYTES = 6
+"""So that a report, whose numbers are doubles, states the seed exactly."""
 EVIDENT_ROLES: frozenset[Role] = frozenset(
     {"embedding", "unembedding", "query", "key", "value", "attention", "attention_output", "mlp_in", "mlp_gate",
      "mlp_out", "conv"}
@@ -69,6 +73,27 @@ def plan_samples(pairs: Sequence[PairSpec], *, rows_per_tensor: int, seed: int) 
         PlannedTensor(spec=spec, runs=_runs(spec, _rows_affordable(spec, rows_per_tensor), generator))
         for spec in chosen[:MAX_TENSORS]
     ]
+
+
+def new_salt() -> int:
+    """Return 32 random bits, so that nobody can know beforehand which rows will be looked at."""
+    return secrets.randbits(32)
+
+
+def sampling_seed(base: RepoRef, candidate: RepoRef, salt: int) -> int:
+    """Return the seed that the two pinned references and a recorded salt stand for: the same in every repetition."""
+    text = f"{base}\x1f{candidate}\x1f{salt}"
+    digest = sha256(text.encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:_SEED_BYTES], "big")
+
+
+def read_values(source: WeightSource, wanted: Sequence[BlockRequest]) -> list[F64]:
+    """Read blocks whole, in order, float64 ``[rows, cols]``; the caller bounds their size.
+
+    Raises:
+        CouldNotConclude: the source cannot be read.
+    """
+    return [_values(block) for block in source.stream(wanted)]
 
 
 def read_samples(planned: Sequence[PlannedTensor], base: WeightSource, candidate: WeightSource) -> Iterator[Sample]:
