@@ -51,7 +51,13 @@ def peak_rss_bytes() -> int:
 
 
 def _weigh(
-    candidate: RepoFacts, base: RepoFacts, claimed: Lineage, relation: Relation | None, hub: Hub, progress: Progress
+    candidate: RepoFacts,
+    base: RepoFacts,
+    claimed: Lineage,
+    relation: Relation | None,
+    hub: Hub,
+    progress: Progress,
+    threads: int | None,
 ) -> tuple[Lineage, DriftFacts]:
     """Open both weight sets, check the descent, and measure the drift unless the base is refuted.
 
@@ -84,7 +90,7 @@ def _weigh(
             drift = DriftFacts(tensors=(), coverage=coverage)
         else:
             progress.stage("comparing weights")
-            drift = measure(alignment, base_source, candidate_source, progress=progress.advance)
+            drift = measure(alignment, base_source, candidate_source, progress=progress.advance, threads=threads)
         lineage = replace(claimed, relation=settled_relation(found, drift), status=status, checks=checks)
     return lineage, drift
 
@@ -97,6 +103,7 @@ def audit_repo(
     profile: Profile | None = None,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    threads: int | None = None,
 ) -> Audited:
     """Scan a model against its base and return the sealed report.
 
@@ -107,6 +114,7 @@ def audit_repo(
         profile: thresholds; the default profile when None.
         progress: hears the stages; silence when None.
         clock: gives the report's time stamp.
+        threads: cores for the numerics; all usable ones when None.
 
     Raises:
         BadReference: ``model`` or ``base`` is not a reference.
@@ -139,7 +147,7 @@ def audit_repo(
         family = walk(base_facts, hub)
         skips += [Skip(what="family", why=family.note)] if family.note else []
         lineage = replace(lineage, base=base_facts.ref, chain=family.models)
-        lineage, drift = _weigh(facts, base_facts, lineage, claims.relation, hub, progress)
+        lineage, drift = _weigh(facts, base_facts, lineage, claims.relation, hub, progress, threads)
     except NothingToCompare as error:
         ending, problem, cause = "nothing_to_compare", str(error), type(error).__name__
     except HubAuditError as error:
