@@ -5,7 +5,7 @@ outside our markers never change. A request whose reply was lost is looked up, n
 would open a second pull request.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from audit.records import AuditReport
 from pipelines.publishing.consent import is_own
@@ -68,6 +68,37 @@ class Publisher:
             except PublishRefused:
                 self._diary.release(self._writer.endpoint, plan.repo_id)
                 raise
+
+    def publish_report(
+        self, report: AuditReport, *, form: str, show: Callable[[Plan], None] | None = None, plans: int = 3
+    ) -> tuple[Plan, str | None]:
+        """Plan and publish one report, and plan again when the repository changed between looking and writing.
+
+        Args:
+            report: the report.
+            form: ``section``, ``pr`` or ``discussion``.
+            show: is given each plan before it is carried out, for a person or a log.
+            plans: how often to plan at most.
+
+        Returns:
+            The last plan, and what was done; None when the plan was blocked or there was nothing to change.
+
+        Raises:
+            RepositoryChanged: the repository did not hold still.
+            CouldNotConclude: as ``plan`` and ``publish``.
+        """
+        while True:
+            plans -= 1
+            plan = self.plan(report, form=form)
+            if show is not None:
+                show(plan)
+            if plan.blocked or not plan.changes:
+                return plan, None
+            try:
+                return plan, self.publish(plan)
+            except RepositoryChanged:
+                if plans <= 0:
+                    raise
 
     def in_order(self, reports: Iterable[AuditReport]) -> list[AuditReport]:
         """Return reports in the order in which to publish them: our own repositories, those allowed, the others."""

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from pipelines.publish import Publisher
     from pipelines.publishing.plan import Plan
 
-PLANS = 3
-"""How often a change is planned again because the repository changed between looking and writing."""
-
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -105,25 +102,21 @@ def _publish_one(publisher: "Publisher", report: "AuditReport", form: str, *, ye
 
 
 def _show_and_write(publisher: "Publisher", report: "AuditReport", form: str, *, yes: bool) -> Exit:
-    """Plan, show, and write when told to; plan and show again when the repository changed in between."""
-    from pipelines.publishing.errors import RepositoryChanged
-
-    left = PLANS
-    while True:
-        left -= 1
+    if not yes:
         plan = publisher.plan(report, form=form)
-        click.echo(plan.shown, nl=not plan.shown.endswith("\n"))
-        for note in plan.notes:
-            click.echo(f"hubaudit: {note}", err=True)
-        if plan.blocked or not plan.changes or not yes:
-            return _not_written(plan)
-        try:
-            click.echo(publisher.publish(plan))
-        except RepositoryChanged:
-            if not left:
-                raise
-        else:
-            return Exit.NOTHING_FOUND
+        _show(plan)
+        return _not_written(plan)
+    plan, done = publisher.publish_report(report, form=form, show=_show)
+    if done is None:
+        return _not_written(plan)
+    click.echo(done)
+    return Exit.NOTHING_FOUND
+
+
+def _show(plan: "Plan") -> None:
+    click.echo(plan.shown, nl=not plan.shown.endswith("\n"))
+    for note in plan.notes:
+        click.echo(f"hubaudit: {note}", err=True)
 
 
 def _not_written(plan: "Plan") -> Exit:

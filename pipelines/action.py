@@ -1,0 +1,220 @@
+"""What the GitHub Action does: audits the models it is given, and tells the runner.
+
+``action.yml`` runs it as ``python -m pipelines.action``. Each model is scanned by ``hubaudit scan`` in a process of its own, given its arguments as a list: no input reaches a
+shell, and one model that breaks ends no other's audit.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TextIO
+
+from audit.records import AuditReport, Outcome
+from pipelines.actions.inputs import Inputs, Target, read_inputs
+from pipelines.actions.memory import Memory
+from pipelines.actions.protocol import Runner
+from pipelines.command import Exit, exit_of, sentence
+from pipelines.publish import Publisher
+from pipelines.publishing.diary import Diary
+from pipelines.settings import Settings, load_settings
+from reports.formats import RENDERERS
+from reports.json_v1 import ReportFormatError, load
+from reports.wording import headline
+from scanner.errors import HubAuditError
+from scanner.hub import Hub
+
+WORST_FIRST = (Exit.FINDING, Exit.USAGE, Exit.COULD_NOT_CONCLUDE, Exit.NOTHING_TO_COMPARE, Exit.NOTHING_FOUND)
+OUTCOMES: tuple[Outcome, ...] = ("fail", "review", "inconclusive", "pass")
+"""Of several models, the first of these that occurs is the verdict."""
+
+_KEPT_FROM_CHILDREN = ("GITHUB_", "INPUT_", "ACTIONS_", "RUNNER_")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """One model's audit: its exit code, and its report with the file it is in (None when there is none)."""
+
+    target: Target
+    code: Exit
+    report: AuditReport | None
+    path: Path
+
+
+def main(environment: Mapping[str, str] | None = None, stream: TextIO | None = None) -> int:
+    """Do what the ``INPUT_…`` variables say and return the exit code of the step."""
+    env = os.environ if environment is None else environment
+    runner = Runner(env, stream or sys.stdout)
+    try:
+        inputs = read_inputs(env, tuple(RENDERERS))
+        code = _run(inputs, env, runner)
+    except HubAuditError as error:
+        code = exit_of(error)
+        runner.annotate("error", "hubaudit", sentence(error))
+    except OSError as error:
+        code = Exit.COULD_NOT_CONCLUDE
+        runner.annotate("error", "hubaudit", f"{error.strerror or error}: {error.filename or ''}")
+    runner.output("exit-code", str(int(code)))
+    return int(code)
+
+
+def _run(inputs: Inputs, environment: Mapping[str, str], runner: Runner) -> Exit:
+    settings = load_settings(environment)
+    hub = Hub(
+        endpoint=settings.endpoint,
+        token=settings.token,
+        timeout_seconds=settings.timeout_seconds,
+        max_wait_seconds=settings.patience_seconds,
+    )
+    inputs.output.mkdir(parents=True, exist_ok=True)
+    memory = Memory(inputs.ledger, baseline=inputs.baseline)
+    audits = []
+    for number, target in enumerate(_targets(inputs, hub)):
+        audit = _audit(target, number, inputs, environment, hub, memory, runner)
+        audits.append(audit)
+        _tell(audit, inputs, runner)
+    _set_outputs(audits, inputs, runner)
+    codes = [audit.code for audit in audits]
+    if inputs.publish != "none":
+        codes += _publish(audits, inputs, settings, hub, runner)
+    return next((code for code in WORST_FIRST if code in codes), Exit.NOTHING_TO_COMPARE)
+
+
+def _targets(inputs: Inputs, hub: Hub) -> Iterator[Target]:
+    """Yield the models that were named, then those of the authors, each model once."""
+    seen = set()
+    for target in inputs.targets:
+        seen.add(target.model)
+        yield target
+    for author in inputs.authors:
+        for model in hub.list_models(author=author):
+            name = str(model["id"])
+            if name not in seen:
+                seen.add(name)
+                yield replace(inputs.author_target, model=name)
+
+
+def _audit(
+    target: Target,
+    number: int,
+    inputs: Inputs,
+    environment: Mapping[str, str],
+    hub: Hub,
+    memory: Memory,
+    runner: Runner,
+) -> Audit:
+    path = inputs.output / f"{number + 1:03}-{_UNSAFE.sub('--', target.model).strip('.-')[:100]}.json"
+    known = memory.recall(target, hub, path)
+    if known is not None and (report := _load(path)) is not None:
+        runner.say(f"{target.model}: unchanged since its last audit")
+        return Audit(target=target, code=Exit(known), report=report, path=path)
+    path.unlink(missing_ok=True)
+    code = _scan(target, path, inputs, environment, runner)
+    report = _load(path)
+    if report is None and code in {Exit.NOTHING_FOUND, Exit.FINDING}:
+        code = Exit.COULD_NOT_CONCLUDE
+    if report is not None:
+        memory.keep(target, report, path, int(code))
+    return Audit(target=target, code=code, report=report, path=path)
+
+
+def _scan(target: Target, path: Path, inputs: Inputs, environment: Mapping[str, str], runner: Runner) -> Exit:
+    """Run ``hubaudit scan`` and return its exit code; what it prints goes to the log, defused."""
+    command = [sys.executable, "-I", "-m", "pipelines", "scan", "--format=json", f"--output={path}"]
+    command += [f"--fail-on={target.fail_on}"]
+    command += [f"--base={target.base}"] if target.base else []
+    command += [f"--baseline={inputs.baseline}"] if inputs.baseline else []
+    # What the runner tells its steps is none of a scan's business, its tokens least of all.
+    kept = {name: value for name, value in environment.items() if not name.startswith(_KEPT_FROM_CHILDREN)}
+    done = subprocess.run(  # noqa: S603
+        [*command, "--", target.model],
+        env=kept,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    runner.say(done.stdout)
+    return Exit(done.returncode) if done.returncode in set(Exit) else Exit.COULD_NOT_CONCLUDE
+
+
+def _load(path: Path) -> AuditReport | None:
+    try:
+        return load(path.read_bytes())
+    except (OSError, ReportFormatError):
+        return None
+
+
+def _tell(audit: Audit, inputs: Inputs, runner: Runner) -> None:
+    """Show one model's result, and write its report in the formats asked for."""
+    name = audit.target.model
+    line = headline(audit.report) if audit.report else "no report; the log above says why"
+    runner.say(f"{name}: {line}")
+    match audit.code:
+        case Exit.NOTHING_FOUND:
+            pass
+        case Exit.FINDING:
+            runner.annotate("error", name, line)
+        case _:
+            runner.annotate("warning", name, f"{line} (exit code {int(audit.code)}, which is not a pass)")
+    if audit.report is None:
+        return
+    for wanted in inputs.formats:
+        renderer = RENDERERS[wanted]
+        stem = f"{audit.path.stem}-summary" if wanted == "summary" else audit.path.stem
+        if wanted != "json":
+            _write(audit.path.with_name(f"{stem}{renderer.suffix}"), renderer.render(audit.report))
+    sarif = RENDERERS["sarif"].render(audit.report)
+    _write(_sarif_folder(inputs) / f"{audit.path.stem}.sarif", sarif)
+    if inputs.sarif_file:
+        _write(inputs.sarif_file, sarif)
+    if inputs.summary and not runner.summarise(RENDERERS["summary"].render(audit.report)):
+        runner.say(f"{audit.target.model}: no room left in the job summary")
+
+
+def _sarif_folder(inputs: Inputs) -> Path:
+    return inputs.output / "sarif"
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _set_outputs(audits: list[Audit], inputs: Inputs, runner: Runner) -> None:
+    """Set the outputs. A model without a report counts as inconclusive, never as a pass."""
+    outcomes = {audit.report.verdict.outcome if audit.report else "inconclusive" for audit in audits}
+    reports = [audit for audit in audits if audit.report]
+    runner.output("verdict", next((outcome for outcome in OUTCOMES if outcome in outcomes), "inconclusive"))
+    runner.output("findings-count", str(sum(len(audit.report.findings) for audit in audits if audit.report)))
+    runner.output("report-path", str(reports[0].path if len(audits) == len(reports) == 1 else inputs.output))
+    runner.output("sarif-path", str(inputs.sarif_file or _sarif_folder(inputs)) if reports else "")
+
+
+def _publish(audits: list[Audit], inputs: Inputs, settings: Settings, hub: Hub, runner: Runner) -> list[Exit]:
+    """Publish the reports that concluded; return the exit codes of what went wrong."""
+    concluded = [a.report for a in audits if a.report and a.report.verdict.outcome != "inconclusive"]
+    folder = inputs.ledger or settings.state_folder
+    publisher = Publisher(hub, diary=Diary(folder / "published.json"))
+    codes = []
+    for report in publisher.in_order(concluded):
+        name = report.subject.name
+        try:
+            plan, done = publisher.publish_report(report, form=inputs.publish)
+        except HubAuditError as error:
+            codes.append(exit_of(error))
+            runner.annotate("warning", name, f"not published: {sentence(error)}")
+            continue
+        for line in (*plan.notes, done or plan.blocked or "already up to date"):
+            runner.say(f"{name}: {line}")
+    return codes
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

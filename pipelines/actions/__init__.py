@@ -1,0 +1,1 @@
+"""What ``action.yml`` runs: the inputs, the protocol with the runner, and the memory between jobs."""

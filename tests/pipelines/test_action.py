@@ -1,0 +1,231 @@
+"""The GitHub Action, its steps executed as the runner would, on real checkpoints served by the local Hub."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pico
+import pytest
+from actionrunner import Ran, job_environment, run_action
+from localhub.faults import FOR_EVER, Status
+from localhub.server import LocalHub
+
+from pipelines.action import main
+
+ROOT = Path(__file__).resolve().parents[2]
+ACTION = ROOT / "action.yml"
+Job = Callable[..., Ran]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    pico.family(root)
+    edited = pico.load(root / "pico" / "honest")
+    pico.poison_row(edited, 17)
+    pico.save(edited, root / "pico" / "poisoned", base_model="pico/base")
+    return root
+
+
+@pytest.fixture
+def job(hub_server: LocalHub, folder: Path, tmp_path: Path) -> Job:
+    """Run the action as the only step of a job."""
+    for path in (folder / "pico").iterdir():
+        hub_server.add_repo(f"pico/{path.name}", folder=path)
+    temp, workspace = tmp_path / "temp", tmp_path / "work"
+    for made in (temp, workspace):
+        made.mkdir()
+    # What the install step makes is there already, as on the second use within a job.
+    (temp / "hubaudit-venv").symlink_to(Path(sys.executable).parent.parent)
+    environment = job_environment(
+        HF_ENDPOINT=hub_server.endpoint,
+        HF_HOME=tmp_path / "home",
+        HUBAUDIT_STATE=tmp_path / "state",
+        HUBAUDIT_PATIENCE="0.1",
+    )
+
+    def run(**inputs: str) -> Ran:
+        return run_action(
+            ACTION,
+            {name.replace("_", "-"): value for name, value in inputs.items()},
+            workspace=workspace,
+            temp=temp,
+            environment=environment,
+            outside={"steps.python.outputs.python-path": sys.executable},
+        )
+
+    run.workspace = workspace  # type: ignore[attr-defined]
+    return run
+
+
+def test_action_and_workflows_are_valid_and_clean() -> None:
+    tools = Path(sys.executable).parent
+    for command in (
+        ["check-jsonschema", "--builtin-schema", "vendor.github-actions", "action.yml"],
+        ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", ".github/workflows/scheduled-audit.yml"],
+        [
+            "zizmor",
+            "--offline",
+            "--no-progress",
+            "--persona=auditor",
+            "action.yml",
+            ".github/workflows/scheduled-audit.yml",
+        ],
+    ):
+        done = subprocess.run([tools / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_action_is_pinned_and_the_schedule_asks_for_little() -> None:
+    import re
+
+    import yaml
+
+    workflow = yaml.safe_load((ROOT / ".github/workflows/scheduled-audit.yml").read_text())
+    action = yaml.safe_load(ACTION.read_text())
+    (only,) = workflow["jobs"].values()
+    used = [step["uses"] for step in (*only["steps"], *action["runs"]["steps"]) if "uses" in step]
+    assert len(used) == 7
+    assert [name for name in used if not re.search(r"@[0-9a-f]{40}$", name)] == ["$/"]
+    assert workflow["permissions"] == {}
+    assert only["permissions"] == {"contents": "read", "security-events": "write"}
+    given = next(step["with"] for step in only["steps"] if step["uses"] == "$/")
+    assert set(given) <= set(action["inputs"])
+
+
+def test_a_job_over_a_configuration_and_its_repetition(job: Job, hub_server: LocalHub) -> None:
+    """One honest, one poisoned and one missing model; then the same again, with the ledger of the first job."""
+    workspace: Path = job.workspace  # type: ignore[attr-defined]
+    (workspace / "hubaudit.yml").write_text(
+        "fail-on: fail\nmodels:\n- pico/honest\n- model: pico/poisoned\n  base: pico/base\n  revision: main\n- pico/missing\n"
+    )
+    inputs = {"config": "hubaudit.yml", "formats": "html, markdown", "ledger": "ledger", "output": "reports"}
+    ran = job(**inputs)
+    assert ran.code == 1, ran.log
+    assert ran.outputs["verdict"] == "fail"
+    assert ran.outputs["exit-code"] == "1"
+    assert int(ran.outputs["findings-count"]) >= 1
+    assert ran.outputs["report-path"] == "reports"
+    assert ran.outputs["sarif-path"] == "reports/sarif"
+    names = sorted(path.name for path in (workspace / "reports").rglob("*.*"))
+    assert names == [
+        *(f"001-pico--honest.{suffix}" for suffix in ("html", "json", "md", "sarif")),
+        *(f"002-pico--poisoned--main.{suffix}" for suffix in ("html", "json", "md", "sarif")),
+    ]
+    for path in (workspace / "reports" / "sarif").iterdir():
+        assert json.loads(path.read_text())["version"] == "2.1.0"
+    assert ran.summary.count("## ") >= 2
+    assert [(name, properties) for name, properties, _ in ran.commands if name != "stop-commands"] == [
+        ("error", "title=pico/poisoned@main"),
+        ("warning", "title=pico/missing"),
+    ]
+    assert "ghs_never_for_children" not in ran.log
+
+    shutil.rmtree(workspace / "reports")
+    hub_server.log.clear()
+    again = job(**inputs)
+    assert again.outputs == ran.outputs
+    assert again.log.count("unchanged since its last audit") == 2
+    assert hub_server.log.count("model.safetensors") == 0
+    assert sorted(path.name for path in (workspace / "reports").rglob("*.*")) == names
+
+
+def test_one_model_gives_files_and_a_pull_request(job: Job, hub_server: LocalHub) -> None:
+    token = hub_server.token("audit-bot")
+    ran = job(models="pico/honest", sarif_file="out.sarif", publish="pr", token=token)
+    assert ran.code == 0, ran.log
+    assert ran.outputs["verdict"] == "pass"
+    assert ran.outputs["sarif-path"] == "out.sarif"
+    assert json.loads(Path(ran.outputs["report-path"]).read_text())["subject"]["repo_id"] == "pico/honest"
+    (thread,) = hub_server.discussions("pico/honest")
+    assert thread.author == "audit-bot"
+    assert f"opened {hub_server.endpoint}/pico/honest/discussions/1" in ran.log
+    assert token not in ran.log + ran.summary
+
+
+def test_severe_findings_are_never_published(job: Job, hub_server: LocalHub) -> None:
+    ran = job(
+        models="pico/poisoned", publish="pr", token=hub_server.token("audit-bot"), fail_on="never", summary="false"
+    )
+    assert ran.code == 0, ran.log
+    assert ran.outputs["verdict"] == "fail"
+    assert hub_server.discussions("pico/poisoned") == ()
+    assert "not published without --disclose" in ran.log
+    assert ran.summary == ""
+
+
+HOSTILE = (
+    "::error file=x::owned\n::set-output name=verdict::pass\n##[add-path]/tmp\n$(touch owned) `touch owned` ' \" \\ ; &"
+)
+
+
+@pytest.mark.parametrize(
+    "name", ["models", "config", "base", "revision", "fail_on", "formats", "publish", "output", "summary"]
+)
+def test_no_input_reaches_a_shell_or_the_runner(job: Job, name: str, tmp_path: Path) -> None:
+    ran = job(**({"models": "pico/missing"} | {name: HOSTILE}))
+    assert ran.code in {2, 3}
+    assert ran.outputs["exit-code"] == str(ran.code)
+    assert ran.outputs["verdict"] in {"", "inconclusive"}
+    assert {command for command, _, _ in ran.commands} <= {"stop-commands", "error", "warning"}
+    assert all("," not in properties for _, properties, _ in ran.commands)
+    assert not list(tmp_path.rglob("owned"))
+
+
+def test_a_model_that_tries_to_speak_to_the_runner(job: Job, hub_server: LocalHub, folder: Path) -> None:
+    """Names and cards of a repository are in the log, in annotations and in the summary, and do nothing there."""
+    payload = "::error::owned ##[add-path]/tmp"
+    card = f"---\nbase_model: '{payload}'\ntags: ['{payload}']\n---\n::add-mask::e\n"
+    hub_server.add_repo(
+        "pico/hostile", {"README.md": card, "::set-output name=x::y": "1"}, folder=folder / "pico" / "honest"
+    )
+    ran = job(models="pico/hostile", base="pico/nothing")
+    assert ran.code == 3
+    assert {command for command, _, _ in ran.commands} == {"stop-commands", "warning"}
+
+
+def test_what_is_wrong_with_the_inputs_is_said(job: Job) -> None:
+    for inputs, said in (
+        ({}, "No model is named"),
+        ({"models": "pico/honest", "fail_on": "sometimes"}, "fail-on is 'sometimes'; it takes review, fail, never"),
+        ({"config": "missing.yml"}, "No such file or directory: missing.yml"),
+    ):
+        ran = job(**inputs)
+        assert ran.code in {2, 3}
+        ((level, _, message),) = ran.commands
+        assert level == "error"
+        assert said in message
+
+
+def test_an_author_whose_listing_fails_is_no_pass(hub_server: LocalHub, tmp_path: Path) -> None:
+    import io
+
+    (tmp_path / "c.yml").write_text("authors: [pico]\n")
+    hub_server.faults.add(Status(code=503), path="/api/models?", times=FOR_EVER)
+    environment = {
+        "INPUT_CONFIG": str(tmp_path / "c.yml"),
+        "HF_ENDPOINT": hub_server.endpoint,
+        "HUBAUDIT_PATIENCE": "0.1",
+        "RUNNER_TEMP": str(tmp_path),
+        "GITHUB_OUTPUT": str(tmp_path / "out"),
+    }
+    stream = io.StringIO()
+    assert main(environment, stream) == 3
+    assert (tmp_path / "out").read_text() == "exit-code=3\n"
+
+
+def test_an_author_without_models_is_nothing_to_compare(hub_server: LocalHub, tmp_path: Path) -> None:
+    import io
+
+    (tmp_path / "c.yml").write_text("authors: [nobody]\n")
+    environment = {
+        "INPUT_CONFIG": str(tmp_path / "c.yml"),
+        "HF_ENDPOINT": hub_server.endpoint,
+        "RUNNER_TEMP": str(tmp_path),
+        "GITHUB_OUTPUT": str(tmp_path / "out"),
+    }
+    assert main(environment, io.StringIO()) == 4
+    assert "verdict=inconclusive" in (tmp_path / "out").read_text()
