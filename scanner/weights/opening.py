@@ -5,6 +5,7 @@ from scanner.hub import Hub
 from scanner.records import RepoFacts
 from scanner.weights.gguf_files import SUFFIX as GGUF_SUFFIX
 from scanner.weights.layout import Layout, find_layout
+from scanner.weights.quantised import dequantised
 from scanner.weights.safetensors import LocalSafetensors, RemoteSafetensors
 from scanner.weights.source import WeightSource
 
@@ -24,11 +25,11 @@ def open_source(facts: RepoFacts, hub: Hub | None) -> WeightSource:
     folder = facts.ref.path
     if folder is not None:
         layout = find_layout(facts, lambda path, limit: read_file(folder, path, limit_bytes=limit))
-        return _open_gguf(facts, layout, None) or LocalSafetensors(facts.ref, layout)
+        return _open_gguf(facts, layout, None) or dequantised(LocalSafetensors(facts.ref, layout), facts.config)
     if hub is None:
         raise ValueError(f"{facts.ref} lies on the Hub and cannot be read without a Hub")
     layout = find_layout(facts, lambda path, limit: hub.read_bytes(facts.ref, path, limit_bytes=limit))
-    return _open_gguf(facts, layout, hub) or RemoteSafetensors(facts.ref, layout, hub)
+    return _open_gguf(facts, layout, hub) or dequantised(RemoteSafetensors(facts.ref, layout, hub), facts.config)
 
 
 def _open_gguf(facts: RepoFacts, layout: Layout, hub: Hub | None) -> WeightSource | None:
