@@ -25,6 +25,7 @@ from reports.safe_text import (
     markdown_code,
     markdown_text,
 )
+from reports.wording import spoken
 
 NARROW_SPACE = "\u202f"
 
@@ -51,7 +52,7 @@ def html_environment() -> Environment:
 
 @lru_cache(maxsize=1)
 def markdown_environment() -> Environment:
-    """Return the environment of ``*.md.jinja``; filters ``code``, ``cell``, ``block``, ``short`` and ``advice``."""
+    """Return the environment of ``*.md.jinja``; filters ``code``, ``cell``, ``block``, ``short``, ``advice``."""
     environment = _environment(_finalize_markdown, autoescape=False)
     environment.filters |= {
         "code": _marked(markdown_code),
@@ -59,6 +60,7 @@ def markdown_environment() -> Environment:
         "block": _marked(_code_line),
         "short": _marked(_short_text),
         "advice": _marked(_cell_advice),
+        "spoken": spoken,
     }
     return environment
 

@@ -13,12 +13,19 @@ _BYTE_UNITS = (" B", " kB", " MB", " GB", " TB", " PB")
 
 
 def number(value: float | None) -> str:
-    """Return a number with four significant digits; whole numbers in full, with thousands separators."""
+    """Return a number with four significant digits; whole numbers in full, with thousands separators.
+
+    A number that is not whole never looks whole: 0.99995 keeps its digits, up to eight.
+    """
     if value is None:
         return "not available"
     if float(value).is_integer() and abs(value) < 1e15:
         return f"{int(value):,}"
-    return f"{value:.4g}"
+    written = f"{value:.4g}"
+    for digits in (6, 8):
+        if float(written).is_integer() and abs(value) < 1e4:
+            written = f"{value:.{digits}g}"
+    return written
 
 
 def count(value: int) -> str:
@@ -33,7 +40,7 @@ def byte_size(value: int) -> str:
 
 def share(fraction: float) -> str:
     """Return a share of a whole as percent, rounded towards zero to two decimals: ``99.98 %``, ``< 0.01 %``."""
-    if fraction >= 1.0:
+    if fraction >= 1.0 or fraction < -1e9:
         return "100 %" if fraction == 1.0 else f"{fraction * 100:.4g} %"
     if 0.0 < fraction < 1e-4:
         return "< 0.01 %"

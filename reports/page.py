@@ -27,7 +27,10 @@ from reports.wording import (
     outcome_sentence,
     outcome_words,
     place,
+    quantity,
+    read_bytes,
     reproduce,
+    spoken,
     threshold,
 )
 
@@ -47,7 +50,6 @@ class Figure:
 
     name: str
     value: str
-    unit: str
     threshold: str
     fill: str
     mark: str
@@ -103,6 +105,8 @@ def render_page(report: AuditReport) -> str:
             rate=rate,
             share=share,
             number=number,
+            spoken=spoken,
+            quantity=quantity,
             claims=report.card[:CLAIMS_SHOWN],
             more_claims=max(0, len(report.card) - CLAIMS_SHOWN),
             skips=skips,
@@ -147,8 +151,7 @@ def _tiles(report: AuditReport) -> list[dict[str, Any]]:
         {
             "name": "Effort",
             "value": seconds(cost.seconds),
-            "note": f"{byte_size(reach.bytes_read)} of {byte_size(reach.bytes_total)} read, "
-            f"peak {byte_size(cost.peak_rss_bytes)}",
+            "note": f"{read_bytes(report)}, peak memory {byte_size(cost.peak_rss_bytes)}",
             "bar": "",
             "tone": "plain",
         },
@@ -188,9 +191,8 @@ def _figure(measurement: Measurement) -> Figure:
         longest = 1.15 * max(value, limit)
         fill, mark = f"{value / longest:.2%}", f"{limit / longest:.2%}"
     return Figure(
-        name=measurement.name,
-        value=number(value),
-        unit=measurement.unit if value is not None else "",
+        name=spoken(measurement.name),
+        value=quantity(value, measurement.unit),
         threshold=threshold(measurement),
         fill=fill,
         mark=mark,

@@ -25,13 +25,17 @@ from reports.wording import (
     outcome_sentence,
     pinned,
     place,
+    read_bytes,
     reproduce,
+    spoken,
 )
 
 WIDTH = 80
 FINDINGS_SHOWN = 50
 LOCATIONS_SHOWN = 5
 TOKENS_SHOWN = 12
+FIGURES_SHOWN = 3
+"""Figures of one lineage check; the other formats list them all."""
 
 _OUTCOME_STYLES: dict[Outcome, str] = {
     "pass": "bold green",
@@ -109,16 +113,16 @@ def _facts(report: AuditReport) -> Padding:
     facts.append(("Error rate", Text(error_rate(report))))
     if report.verdict.calibration:
         facts.append(("Calibrated", Text(clean_prose(report.verdict.calibration))))
-    read = f"{byte_size(report.coverage.bytes_read)} of {byte_size(report.coverage.bytes_total)} read"
-    facts.append(("Cost", Text(f"{seconds(cost.seconds)}, {read}, peak {byte_size(cost.peak_rss_bytes)}")))
+    memory = f"peak memory {byte_size(cost.peak_rss_bytes)}"
+    facts.append(("Cost", Text(f"{seconds(cost.seconds)}, {read_bytes(report)}, {memory}")))
     return _rows((Text(name, style="dim"), value) for name, value in facts)
 
 
 def _check(check: CheckRecord) -> Text:
-    """Return one lineage check on one line."""
-    figures = "; ".join(measured(measurement) for measurement in check.measurements)
+    """Return one lineage check: outcome, name, its first figures, its note."""
+    figures = "; ".join(measured(measurement) for measurement in check.measurements[:FIGURES_SHOWN])
     text = Text(check.outcome.replace("_", " "), style=_CHECK_STYLES[check.outcome])
-    details = ": ".join(filter(None, (check.name, "; ".join(filter(None, (figures, check.note))))))
+    details = ": ".join(filter(None, (spoken(check.name), "; ".join(filter(None, (figures, check.note))))))
     return text.append(f" {clean_prose(details)}", style="not bold default")
 
 
@@ -152,7 +156,9 @@ def _location(location: Location) -> Text:
 
 
 def _claim(claim: str, declared: str, observed: str) -> str:
-    return clean_prose(f"{claim}: {declared or 'nothing declared'}{f' (measured: {observed})' if observed else ''}")
+    return clean_prose(
+        f"{spoken(claim)}: {declared or 'nothing declared'}{f' (measured: {observed})' if observed else ''}"
+    )
 
 
 def _not_checked(report: AuditReport) -> Iterator[RenderableType]:

@@ -22,7 +22,7 @@ from audit.records import (
     SkipRecord,
     Subject,
 )
-from reports.numbers import count, intervals, number, rate, share
+from reports.numbers import byte_size, count, intervals, number, rate, share
 from reports.safe_text import clean_line
 
 HOMEPAGE = "https://github.com/hubaudit/hubaudit"
@@ -107,6 +107,12 @@ def coverage(report: AuditReport) -> str:
     return f"{share(report.coverage.fraction)} of {count(total)} parameters compared"
 
 
+def read_bytes(report: AuditReport) -> str:
+    """Return what was read; more than the weights hold when rows were sampled before the comparison."""
+    reach = report.coverage
+    return f"read {byte_size(reach.bytes_read)} of weights that hold {byte_size(reach.bytes_total)}"
+
+
 def base_status(report: AuditReport) -> str:
     """Return whether the declared base is the base."""
     return _BASE_WORDS[report.lineage.status] if report.lineage.base else "no base to compare with"
@@ -143,19 +149,33 @@ def moment(created_at: str) -> str:
     return f"{when.day} {when:%B %Y, %H:%M} {zone}".rstrip()
 
 
+def spoken(name: str) -> str:
+    """Return the name of a check or a figure as people write it: ``row_cosine_median`` → ``row cosine median``."""
+    return name.replace("_", " ")
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """Return a value with its unit: shares as percent, ratios bare, the rest as ``17.1 σ``."""
+    if value is None:
+        return "not available"
+    if unit == "share":
+        return share(value)
+    return number(value) if unit in {"", "ratio"} else f"{number(value)} {unit}"
+
+
 def threshold(measurement: Measurement) -> str:
-    """Return what a value was held against: ``> 6 σ``; empty for a context figure."""
+    """Return what a value was held against: ``> 6``; empty for a context figure."""
     if measurement.threshold is None or measurement.comparison is None:
         return ""
-    return f"{measurement.comparison} {number(measurement.threshold)}"
+    limit = measurement.threshold
+    return f"{measurement.comparison} {share(limit) if measurement.unit == 'share' else number(limit)}"
 
 
 def measured(measurement: Measurement) -> str:
     """Return a measurement in one phrase: ``robust z 17.1 σ (threshold > 6)``."""
-    value = number(measurement.value) if measurement.value is not None else "not available"
     limit = threshold(measurement)
-    unit = f" {measurement.unit}" if measurement.unit and measurement.value is not None else ""
-    return f"{measurement.name} {value}{unit}{f' (threshold {limit})' if limit else ''}"
+    value = quantity(measurement.value, measurement.unit)
+    return f"{spoken(measurement.name)} {value}{f' (threshold {limit})' if limit else ''}"
 
 
 def place(location: Location) -> str:

@@ -12,6 +12,9 @@ from reports.numbers import byte_size, count, intervals, number, rate, seconds, 
         (3.0, "3"),
         (30522, "30,522"),
         (1.2e-7, "1.2e-07"),
+        (0.99995, "0.99995"),
+        (0.9999999, "0.9999999"),
+        (1 - 1e-12, "1"),
         (None, "not available"),
         (1e308, "1e+308"),
     ],
@@ -51,6 +54,8 @@ def test_byte_size():
         (0.0, "0 %"),
         (1.5, "150 %"),
         (-0.5, "-50.00 %"),
+        (-1e308, "-inf %"),
+        (-1e20, "-1e+22 %"),
     ],
 )
 def test_share(fraction, expected):

@@ -76,6 +76,11 @@ def test_measurements_show_unit_and_threshold():
     finding = sample_reports.poisoned_row().findings[0]
     assert measured(finding.measurements[0]) == "robust z of log row drift 17.1 σ (threshold > 6)"
     assert measured(finding.measurements[2]) == "rows that moved 11,582 rows"
+    shown = dataclasses.replace(finding.measurements[2], name="row_cosine_median", value=0.99995, unit="share")
+    assert measured(shown) == "row cosine median 99.99 %"
+    limited = dataclasses.replace(shown, unit="ratio", threshold=0.5, comparison="<")
+    assert measured(limited) == "row cosine median 0.99995 (threshold < 0.5)"
+    assert measured(dataclasses.replace(limited, unit="share")).endswith("(threshold < 50.00 %)")
     missing = dataclasses.replace(finding.measurements[2], value=None)
     assert measured(missing) == "rows that moved not available"
 

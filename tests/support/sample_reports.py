@@ -182,7 +182,7 @@ def honest() -> AuditReport:
                         Measurement(
                             name="median centred cosine", value=0.99931, unit="", threshold=0.9, comparison=">="
                         ),
-                        Measurement(name="rows sampled", value=768, unit="rows"),
+                        Measurement(name="rows sampled", value=768.0, unit="rows"),
                     ),
                 ),
                 CheckRecord(name="declared revision", outcome="not_run", note="the card names no revision"),
@@ -250,7 +250,7 @@ def poisoned_row() -> AuditReport:
         measurements=(
             Measurement(name="robust z of log row drift", value=17.1, unit="σ", threshold=6.0, comparison=">"),
             Measurement(name="drift over the median row", value=130.1, unit="×", threshold=8.0, comparison=">"),
-            Measurement(name="rows that moved", value=11_582, unit="rows"),
+            Measurement(name="rows that moved", value=11_582.0, unit="rows"),
         ),
     )
     note = Finding(
