@@ -3,7 +3,7 @@
 import re
 from importlib.resources import files
 
-from audit.detectors import dimension_outliers, isolated_change, lineage, token_rows, unreadable, vectors
+from audit.detectors import dimension_outliers, isolated_change, lineage, quantised, token_rows, unreadable, vectors
 from audit.evidence import Detector, Rule
 
 DETECTORS: tuple[Detector, ...] = (
@@ -13,6 +13,7 @@ DETECTORS: tuple[Detector, ...] = (
     isolated_change.DETECTOR,
     dimension_outliers.DETECTOR,
     vectors.DETECTOR,
+    quantised.DETECTOR,
 )
 
 

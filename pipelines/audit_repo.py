@@ -68,12 +68,14 @@ def _weigh(
     from scanner.drift.measure import measure
     from scanner.lineage.descent import check_descent
     from scanner.lineage.relation import settled_relation
-    from scanner.weights.opening import open_source
+    from scanner.weights.opening import named_as, open_source
 
     with ExitStack() as stack:
         progress.stage("reading tensor tables")
         candidate_source = stack.enter_context(open_source(candidate, hub))
         base_source = stack.enter_context(open_source(base, hub))
+        candidate_source = named_as(candidate_source, base_source)
+        base_source = named_as(base_source, candidate_source)
         alignment = align(
             candidate_source.table, base_source.table, candidate_config=candidate.config, base_config=base.config
         )

@@ -312,7 +312,7 @@ class CodingDrift:
     ``row_strays`` those that are not, float64 ``[rows]``; None for quantisers that choose their codes by
     other means than the weights. ``reproduced_through`` is the dtype that the base was cast to before ("" for none).
     ``column_gains`` are the smallest and largest factor that was found between the columns of both sides; None when
-    the scheme does not rescale columns.
+    the scheme does not rescale columns. ``nearest`` is true where honest errors stay within reach.
     """
 
     scheme: str
@@ -324,6 +324,7 @@ class CodingDrift:
     reproduced_through: str = ""
     row_strays: F64 | None = None
     column_gains: tuple[float, float] | None = None
+    nearest: bool = False
 
     @property
     def expected_l2(self) -> float:

@@ -39,6 +39,7 @@ class CodingMoments:
         self._peak: F64 = np.zeros(rows)
         self._peak_column = np.zeros(rows, np.int64)
         self._again = True
+        self._nearest = True
         self._strays: dict[str, F64] = {name: np.zeros(rows) for name in _THROUGH if name != spec.base.dtype}
         self._floor = 0.0
         self._column_gains: F32 | None = None
@@ -79,11 +80,13 @@ class CodingMoments:
             reproduced_through=through if self._again else "",
             row_strays=strays if self._again else None,
             column_gains=(float(gains.min()), float(gains.max())) if gains is not None else None,
+            nearest=self._nearest,
         )
         return drift, float(np.sqrt(self._floor)) if self._again else drift.expected_l2
 
     def _fold_errors(self, rows: slice, here: F32, there: F32, coding: Coding) -> None:
         reach = coding.reach()
+        self._nearest &= coding.nearest
         if coding.rescaled:
             there = self._rescaled(here, there)
         error = here - there

@@ -93,7 +93,7 @@ class FourBit:
         with np.errstate(all="ignore"):
             values = (book[codes] * scales).reshape(shape)
         gaps = _half_gaps(book)
-        return values, Coding(reach=lambda: (gaps[codes] * np.abs(scales)).reshape(shape))
+        return values, Coding(reach=lambda: (gaps[codes] * np.abs(scales)).reshape(shape), nearest=True)
 
     def _scales(self, whole: Sequence[Block], first: int, end: int) -> F32:
         """The largest value of each element's block, float32 ``[end - first]``."""

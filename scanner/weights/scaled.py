@@ -124,7 +124,7 @@ class Scaled:
             found: F32 = np.abs(scales) * (steps[raw.view(np.uint8)] if steps is not None else np.float32(0.5))
             return found
 
-        return values, Coding(reach=reach, rescaled=self._rescaled)
+        return values, Coding(reach=reach, rescaled=self._rescaled, nearest=not self._rescaled)
 
     def _spread(self, table: F32, rows: Rows) -> F32:
         return spread(table.reshape(-1, 1) if self._by_row else table, self._grid, rows, self.meta.rows_cols[1])

@@ -18,12 +18,15 @@ class Coding:
     ``reach`` gives float32 ``[rows, cols]``: half the distance from each value to the farther of its neighbouring
     codes, in weight units. ``again`` passes other weights, any number of whole rows, through the very same quantiser
     and decodes them; None where its codes depend on more than the weights (calibration data, searched scales).
-    ``rescaled`` is true for schemes that multiply columns before they round.
+    ``rescaled`` is true for schemes that multiply columns before they round, ``nearest`` for those whose writers round
+    each weight to its nearest code and never clip, so that no honest error exceeds the reach by more than the rounding
+    of scales.
     """
 
     reach: Callable[[], F32]
     again: Callable[[F32], F32] | None = None
     rescaled: bool = False
+    nearest: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
