@@ -3,24 +3,20 @@
 Heavy imports stay inside the commands, so that ``hubaudit --help`` answers at once.
 """
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.command import Exit, load_report, open_hub
+from pipelines.command import Exit, in_one_line, load_report, open_hub
 from pipelines.command import ends_with_a_sentence as _ends_with_a_sentence
+from pipelines.output import FORMATS, check_targets, pair_outputs, write_reports
 from pipelines.publish_cli import publish
 from pipelines.settings import tool_version
 
 if TYPE_CHECKING:
-    from audit.records import AuditReport
     from pipelines.audit_repo import Audited
 
-FORMATS = ("table", "json", "markdown", "html", "sarif", "summary")
-SUFFIXES = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html", ".sarif": "sarif"}
 FAIL_ON = ("review", "fail", "never")
 
 
@@ -90,14 +86,12 @@ def scan(
     from pipelines.progress import terminal_progress
 
     wanted = pair_outputs(formats, outputs)
-    _check_folders(wanted)
+    check_targets(wanted)
     with terminal_progress(quiet=context.find_root().params["quiet"]) as progress:
         audited = audit_repo(model, base=base, hub=open_hub(), progress=progress)
     write_reports(audited.report, wanted)
     if audited.problem:
-        from reports.safe_text import clean_line
-
-        click.echo(f"hubaudit: {clean_line(audited.problem, limit=2000)}", err=True)
+        click.echo(f"hubaudit: {in_one_line(audited.problem)}", err=True)
     raise SystemExit(int(exit_code(audited, fail_on)))
 
 
@@ -114,7 +108,7 @@ def report(report: Path, formats: tuple[str, ...], outputs: tuple[str, ...]) -> 
       hubaudit report report.json --format html --output report.html
     """
     wanted = pair_outputs(formats, outputs)
-    _check_folders(wanted)
+    check_targets(wanted)
     write_reports(load_report(report), wanted)
 
 
@@ -149,57 +143,6 @@ def _did_you_mean(rule: str) -> str:
 
     near = get_close_matches(rule.upper(), [known.id for known in rulebook.all_rules()], n=3, cutoff=0.5)
     return f"did you mean {', '.join(near)}?" if near else "`hubaudit explain` lists them all."
-
-
-def pair_outputs(formats: Sequence[str], outputs: Sequence[str]) -> list[tuple[str, str]]:
-    """Pair formats with outputs in the order given.
-
-    With no output, the formats go to stdout, and with no format either, that is the table. With outputs alone, each
-    file's suffix says the format. One format more than outputs sends the last one to stdout.
-
-    Raises:
-        click.UsageError: the numbers do not match, or a suffix is unknown, or stdout is asked for twice.
-    """
-    if not formats and not outputs:
-        return [("table", "-")]
-    if not formats:
-        formats = [_format_of(path) for path in outputs]
-    if len(formats) == len(outputs) + 1:
-        outputs = [*outputs, "-"]
-    if len(formats) != len(outputs):
-        raise click.UsageError(
-            f"{len(formats)} --format and {len(outputs)} --output: give them in pairs, `--format F --output PATH`."
-        )
-    if list(outputs).count("-") > 1:
-        raise click.UsageError("only one format can go to stdout; give the others an --output.")
-    return list(zip(formats, outputs, strict=True))
-
-
-def _format_of(path: str) -> str:
-    """Return the format that a file's suffix stands for."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise click.UsageError(f"--output {path}: cannot tell the format from the name; add --format.")
-    return SUFFIXES[suffix]
-
-
-def _check_folders(wanted: Sequence[tuple[str, str]]) -> None:
-    """Refuse before the work, not after it, when a document could not be written."""
-    for _, target in wanted:
-        if target != "-" and not Path(target).parent.is_dir():
-            raise click.UsageError(f"--output {target}: the folder {Path(target).parent} does not exist.")
-        if target != "-" and Path(target).is_dir():
-            raise click.UsageError(f"--output {target}: this is a folder; name a file in it.")
-
-
-def write_reports(report: "AuditReport", wanted: Sequence[tuple[str, str]]) -> None:
-    """Render the report in each format and write it where it was asked for, stdout last."""
-    from pipelines.output import write_document
-    from reports.formats import render
-
-    rendered = [(render(report, name, colour=target == "-" and sys.stdout.isatty()), target) for name, target in wanted]
-    for content, target in sorted(rendered, key=lambda pair: pair[1] == "-"):
-        write_document(content, target)
 
 
 def exit_code(audited: "Audited", fail_on: str) -> Exit:

@@ -79,9 +79,14 @@ def exit_of(error: "HubAuditError") -> Exit:
 
 def sentence(error: Exception) -> str:
     """Return the text of an error, fit for a terminal."""
+    return in_one_line(str(error))
+
+
+def in_one_line(text: str) -> str:
+    """Return text that may hold a stranger's words, fit for a terminal."""
     from reports.safe_text import clean_line
 
-    return clean_line(str(error), limit=2000)
+    return clean_line(text, limit=2000)
 
 
 def open_hub() -> "Hub":
