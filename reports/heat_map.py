@@ -5,7 +5,8 @@ Sizes are in inches, text sizes in points; y grows downwards.
 
 import math
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
 from markupsafe import Markup
@@ -51,30 +52,25 @@ MARGIN = 0.85
 HEADING = 0.32
 ROW = 0.36
 NARROW_ROW = 0.22
+STEP = 0.3
+LEAST_SIBLINGS = 3
+"""Cells of a kind below which there is no ordinary drift to compare with."""
+
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """The tensor that moved furthest among those of one kind in one place; ``value`` is its relative drift."""
+    """The tensor that moved furthest among those of one kind in one place.
+
+    ``value`` is its relative drift; ``step`` is its colour in ``HEAT``, None where there is nothing to compare with.
+    """
 
     value: float
     tensor: str
     flagged: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Scale:
-    """Nine logarithmic steps between two powers of ten."""
-
-    low: float
-    high: float
-
-    def step(self, value: float) -> int:
-        """Return the step of a positive value, 0 to 8; values outside go to the nearest step."""
-        position = (math.log10(value) - self.low) / (self.high - self.low)
-        return min(max(int(position * len(HEAT)), 0), len(HEAT) - 1)
+    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +78,6 @@ class _Canvas:
     """An axis in inches, and the texts and tooltips that are put in after drawing, by gid."""
 
     axes: "Axes"
-    scale: _Scale
     labels: dict[str, str] = field(default_factory=dict)
     tips: dict[str, str] = field(default_factory=dict)
 
@@ -106,17 +101,16 @@ class _Canvas:
         """Draw one cell of the map; nothing where there is no tensor."""
         if cell is None:
             return
-        step = self.scale.step(cell.value) if cell.value > 0 else None
-        gid = self.box(x, y, width, height, fill=QUIET if step is None else HEAT[step], flagged=cell.flagged)
+        gid = self.box(x, y, width, height, fill=QUIET if cell.step is None else HEAT[cell.step], flagged=cell.flagged)
         drift = rate(cell.value) if cell.value > 0 else "unchanged"
         self.tips[gid] = f"{where}: {drift} ({clean_line(cell.tensor)})"
         if width >= 0.5 and height >= 0.3:
-            ink = MUTED if step is None else HEAT_INK[step > len(HEAT) // 2]
+            ink = MUTED if cell.step is None else HEAT_INK[cell.step > len(HEAT) // 2]
             self.text(x + width / 2, y + height / 2, drift if cell.value > 0 else "0", colour=ink)
 
 
 def heat_map(drift: Iterable[DriftRecord], flagged: frozenset[str]) -> Markup | None:
-    """Draw the largest ‖Δ‖ / ‖base‖ per layer and kind of tensor, in nine logarithmic steps.
+    """Draw the largest ‖Δ‖ / ‖base‖ per layer and kind of tensor, coloured against the same kind in other layers.
 
     Tensors in ``flagged`` (those that a finding names) are outlined. None when there is no drift to draw.
     """
@@ -129,7 +123,7 @@ def heat_map(drift: Iterable[DriftRecord], flagged: frozenset[str]) -> Markup | 
     band_of = {layer: place for place, band in enumerate(bands) for layer in band}
     inside = _furthest((((band_of[r.layer], roles[r.role]), r) for r in records if r.layer is not None), flagged)
     outside = _furthest(((outer[r.role], r) for r in records if r.layer is None), flagged)
-    return _draw(bands, _names(roles), inside, _names(outer), outside)
+    return _draw(bands, _names(roles), _contrast(inside), _names(outer), outside)
 
 
 def _columns(roles: set[str]) -> dict[str, int]:
@@ -166,12 +160,27 @@ def _furthest(placed: Iterable[tuple[Key, DriftRecord]], flagged: frozenset[str]
     return cells
 
 
-def _scale(cells: Iterable[Cell]) -> _Scale:
-    """Return a scale over the values that occur, at least one decade wide."""
-    powers = [min(max(math.log10(cell.value), -12.0), 6.0) for cell in cells if cell.value > 0] or [-2.0]
-    low, high = min(powers), max(powers)
-    spare = max(0.0, 1.0 - (high - low)) / 2
-    return _Scale(low=low - spare, high=high + spare)
+def _contrast(cells: dict[tuple[int, int], Cell]) -> dict[tuple[int, int], Cell]:
+    """Give each cell its step: how far it moved against the median of its kind over the layers.
+
+    One times the median is step 2 and sixteen times is step 8, with one and a half steps per doubling. Cells without
+    change, and kinds with fewer than ``LEAST_SIBLINGS`` cells that changed, have no step.
+    """
+    kinds: dict[int, list[float]] = {}
+    for (_, kind), cell in cells.items():
+        if cell.value > 0:
+            kinds.setdefault(kind, []).append(math.log2(cell.value))
+    middles = {kind: median(powers) for kind, powers in kinds.items() if len(powers) >= LEAST_SIBLINGS}
+    return {
+        place: replace(cell, step=_step(math.log2(cell.value) - middles[place[1]]))
+        if cell.value > 0 and place[1] in middles
+        else cell
+        for place, cell in cells.items()
+    }
+
+
+def _step(doublings: float) -> int:
+    return min(max(round(2 + 1.5 * doublings), 0), len(HEAT) - 1)
 
 
 def _draw(
@@ -186,9 +195,9 @@ def _draw(
     row = ROW if len(bands) <= 14 else NARROW_ROW
     below = 2 * HEADING + row * len(bands) if bands else 0.0
     strip = below + HEADING
-    height = (strip + ROW if outer else below - HEADING) + 0.6
+    height = (strip + ROW if outer else below - HEADING) + 0.78
     figure = new_figure(WIDTH, height)
-    canvas = _Canvas(axes=inch_axes(figure), scale=_scale([*inside.values(), *outside.values()]))
+    canvas = _Canvas(axes=inch_axes(figure))
     for column, role in enumerate(roles):
         x = MARGIN + column * width
         canvas.text(x + width / 2, HEADING / 2, role)
@@ -203,7 +212,7 @@ def _draw(
         canvas.cell(outside.get(column), role, x, strip, width, ROW)
     if outer:
         canvas.text(MARGIN - 0.1, strip + ROW / 2, "elsewhere", align="right")
-    _legend(canvas, height - 0.2, flagged=any(cell.flagged for cell in (*inside.values(), *outside.values())))
+    _legend(canvas, height - 0.38, flagged=any(cell.flagged for cell in (*inside.values(), *outside.values())))
     title = "Relative drift by layer and kind of tensor"
     return to_svg(figure, name="heat", title=title, labels=canvas.labels, tips=canvas.tips)
 
@@ -214,10 +223,11 @@ def _label(band: list[int]) -> str:
 
 def _legend(canvas: _Canvas, y: float, *, flagged: bool) -> None:
     """Draw the scale from little to much, and what the outline means when there is one."""
-    canvas.text(MARGIN, y, rate(10**canvas.scale.low), align="left")
     for step, fill in enumerate(HEAT):
-        canvas.box(MARGIN + 0.6 + step * 0.26, y - 0.09, 0.27, 0.18, fill=fill)
-    canvas.text(MARGIN + 0.7 + len(HEAT) * 0.26, y, f"{rate(10**canvas.scale.high)} of the base's norm", align="left")
+        canvas.box(MARGIN + step * STEP, y - 0.09, STEP + 0.01, 0.18, fill=fill)
+    for step, label in ((2, "1 ×"), (5, "4 ×"), (8, "16 ×")):
+        canvas.text(MARGIN + (step + 0.5) * STEP, y + 0.2, label)
+    canvas.text(MARGIN + 0.1 + len(HEAT) * STEP, y, "the same kind in other layers", align="left")
     if flagged:
         canvas.box(WIDTH - 2.15, y - 0.13, 0.26, 0.26, fill=SURFACE, flagged=True)
         canvas.text(WIDTH - 1.8, y, "named by a finding", align="left")

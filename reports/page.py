@@ -50,6 +50,7 @@ class Figure:
 
     name: str
     value: str
+    unit: str
     threshold: str
     fill: str
     mark: str
@@ -190,9 +191,11 @@ def _figure(measurement: Measurement) -> Figure:
     if value is not None and limit is not None and value >= 0 and limit > 0:
         longest = 1.15 * max(value, limit)
         fill, mark = f"{value / longest:.2%}", f"{limit / longest:.2%}"
+    written, unit = quantity(value, measurement.unit)
     return Figure(
         name=spoken(measurement.name),
-        value=quantity(value, measurement.unit),
+        value=written,
+        unit=unit,
         threshold=threshold(measurement),
         fill=fill,
         mark=mark,

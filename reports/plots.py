@@ -86,13 +86,14 @@ def spectra(drift: Iterable[DriftRecord], flagged: frozenset[str]) -> Markup | N
     ticks = [10.0**power for power in range(least, 1)]
     axes.set_yticks(ticks, [f"{100 * tick:g} %" for tick in ticks])
     labels = _clothe(axes, "direction of the change, strongest first", "share of the change")
+    names = _without_common_start([record.tensor.removesuffix(".weight") for record, _ in chosen])
     for place, (record, shares) in enumerate(chosen):
         colour = FLAG if record.tensor in flagged else (INK, ACCENT, MUTED, MUTED)[place]
         marker = _MARKERS[place]
         axes.plot(range(1, len(shares) + 1), shares, color=colour, marker=marker, markersize=3.5, linewidth=1.3)
         height = 0.955 - 0.07 * place
         axes.plot([0.355], [height], color=colour, marker=marker, markersize=5, transform=axes.transAxes)
-        text = f"{shorten(clean_line(record.tensor).removesuffix('.weight'), 29)}: {rate(shares[0])}"
+        text = f"{shorten(clean_line(names[place]), 29)}: {rate(shares[0])}"
         labels |= _text(axes, 0.38, height, text, f"name{place}", colour=INK)
     return to_svg(figure, name="spectra", title="Share of each direction in the change of a tensor", labels=labels)
 
@@ -134,6 +135,17 @@ def _shares(record: DriftRecord) -> list[float]:
         return []
     ratios = [value / norm for value in record.singular_values]
     return [min(max(ratio * ratio, LEAST_SHARE), 1.0) for ratio in ratios]
+
+
+def _without_common_start(names: list[str]) -> list[str]:
+    """Drop the leading parts that all names share, but never the word that says what a number counts."""
+    parts = [name.split(".") for name in names]
+    shared = 0
+    while len(names) > 1 and all(len(part) > shared + 1 and part[shared] == parts[0][shared] for part in parts):
+        shared += 1
+    if shared and any(part[shared].isdecimal() for part in parts):
+        shared -= 1
+    return [".".join(part[shared:]) for part in parts]
 
 
 def _name_row(axes: "Axes", row: TopRow, place: int, *, colour: str) -> dict[str, str]:

@@ -43,6 +43,8 @@ LIMITS = (
 )
 """What no outcome of this audit speaks for; part of every document."""
 
+_SIGNS = {">=": "≥", "<=": "≤", "==": "=", "!=": "≠"}
+
 _BASE_WORDS = {
     "verified": "base verified",
     "contradicted": "base contradicted",
@@ -154,27 +156,28 @@ def spoken(name: str) -> str:
     return name.replace("_", " ")
 
 
-def quantity(value: float | None, unit: str) -> str:
-    """Return a value with its unit: shares as percent, ratios bare, the rest as ``17.1 σ``."""
+def quantity(value: float | None, unit: str) -> tuple[str, str]:
+    """Return a value and its unit as people write them: shares as percent, ratios bare, the rest as it is."""
     if value is None:
-        return "not available"
+        return "not available", ""
     if unit == "share":
-        return share(value)
-    return number(value) if unit in {"", "ratio"} else f"{number(value)} {unit}"
+        return share(value), ""
+    return number(value), "" if unit == "ratio" else unit
 
 
 def threshold(measurement: Measurement) -> str:
-    """Return what a value was held against: ``> 6``; empty for a context figure."""
+    """Return what a value was held against: ``≥ 6``; empty for a context figure."""
     if measurement.threshold is None or measurement.comparison is None:
         return ""
     limit = measurement.threshold
-    return f"{measurement.comparison} {share(limit) if measurement.unit == 'share' else number(limit)}"
+    sign = _SIGNS.get(measurement.comparison, measurement.comparison)
+    return f"{sign} {share(limit) if measurement.unit == 'share' else number(limit)}"
 
 
 def measured(measurement: Measurement) -> str:
     """Return a measurement in one phrase: ``robust z 17.1 σ (threshold > 6)``."""
     limit = threshold(measurement)
-    value = quantity(measurement.value, measurement.unit)
+    value = " ".join(filter(None, quantity(measurement.value, measurement.unit)))
     return f"{spoken(measurement.name)} {value}{f' (threshold {limit})' if limit else ''}"
 
 

@@ -19,7 +19,7 @@ def tips(svg):
 
 
 def record(**changes):
-    return dataclasses.replace(DRIFT[10], **changes)
+    return dataclasses.replace(DRIFT[10], **{"role": "query", **changes})
 
 
 def test_no_drift_no_map():
@@ -49,11 +49,21 @@ def test_what_a_finding_names_is_outlined_even_when_another_moved_further():
     assert "named by a finding" in texts(svg)
 
 
-def test_colours_follow_the_size_of_the_drift():
-    drift = [record(layer=layer, tensor=f"t{layer}", relative_l2=10.0 ** (-4 + layer)) for layer in range(4)]
-    svg = heat_map(drift, frozenset())
-    fills = re.findall(r"<title>layer \d.*?var\(--heat-(\d)\)", svg, re.DOTALL)
-    assert [int(step) for step in fills] == [0, 3, 6, 8]
+def test_colours_compare_with_the_same_kind_in_other_layers():
+    drift = [
+        record(layer=n, tensor=f"t{n}", relative_l2=0.01 * factor) for n, factor in enumerate((1, 1, 1, 4, 40, 0.1))
+    ]
+    biases = [record(layer=n, tensor=f"b{n}", role="bias", relative_l2=0.5) for n in range(6)]
+    svg = heat_map([*drift, *biases], frozenset())
+    steps = dict(re.findall(r"<title>layer (\d), query.*?var\(--heat-(\d)\)", svg, re.DOTALL))
+    assert steps == {"0": "2", "1": "2", "2": "2", "3": "5", "4": "8", "5": "0"}
+    assert set(re.findall(r"<title>layer \d, bias.*?var\(--heat-(\d)\)", svg, re.DOTALL)) == {"2"}
+
+
+def test_few_siblings_and_tensors_outside_the_layers_have_no_colour():
+    svg = heat_map([record(layer=n, tensor=f"t{n}") for n in (0, 1, None)], frozenset())
+    cells = re.findall(r"<title>(?:layer \d, query|query).*?var\(--([\w-]+)\)", svg, re.DOTALL)
+    assert cells == ["quiet"] * 3
 
 
 def test_what_did_not_move_is_said_and_has_its_own_colour():

@@ -87,8 +87,8 @@ def test_absurd_rows_are_left_out(relative):
 def test_spectra_show_the_named_tensor_beside_its_siblings():
     svg = spectra(RANK_ONE, EDITED)
     shown = texts(svg)
-    assert "encoder.layer.2.output.dense: 99 %" in shown
-    siblings = [text for text in shown if re.fullmatch(r"encoder\.layer\.\d\.output\.dense: \d\d %", text)]
+    assert "layer.2.output.dense: 99 %" in shown
+    siblings = [text for text in shown if re.fullmatch(r"layer\.\d\.output\.dense: \d\d %", text)]
     assert len(siblings) == 4
     assert "var(--flag)" in svg
 
@@ -96,6 +96,14 @@ def test_spectra_show_the_named_tensor_beside_its_siblings():
 def test_without_findings_the_narrowest_changes_are_shown():
     shown = texts(spectra(sample_reports.honest().drift, frozenset()))
     assert any(text.startswith("pooler.dense: ") for text in shown)
+
+
+def test_names_lose_what_all_of_them_share():
+    chosen = [dataclasses.replace(RANK_ONE[5], tensor=name) for name in ("bert.a.weight", "bert.b.x.weight")]
+    shown = texts(spectra(chosen, frozenset()))
+    assert {text.split(":")[0] for text in shown} >= {"a", "b.x"}
+    same = [dataclasses.replace(RANK_ONE[5], tensor="x.y")] * 2
+    assert any(text.startswith("y:") for text in texts(spectra(same, frozenset())))
 
 
 def test_no_spectra_no_plot():
