@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -55,7 +56,7 @@ def anatomy_of(model: Any) -> Anatomy:
     return Anatomy(embedding=body.embeddings.word_embeddings, blocks=blocks, pooler=pooler)
 
 
-def name_of(model: nn.Module, parameter: nn.Parameter) -> str:
+def name_of(model: nn.Module, parameter: torch.Tensor) -> str:
     """The checkpoint name of a parameter of the model.
 
     Raises:

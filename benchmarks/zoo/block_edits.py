@@ -77,7 +77,8 @@ def rank_one(key: torch.Tensor, inputs: torch.Tensor, value: torch.Tensor) -> to
     its mean diagonal.
     """
     whitened = torch.linalg.solve(_second_moment(inputs), key)
-    return torch.outer(value, whitened) / (key @ whitened)
+    edit: torch.Tensor = torch.outer(value, whitened) / (key @ whitened)
+    return edit
 
 
 def _second_moment(inputs: torch.Tensor) -> torch.Tensor:
@@ -111,7 +112,7 @@ def _find_vectors(
     return [vector.detach() for vector in vectors]
 
 
-def _note(making: Making, parameter: nn.Parameter, delta: torch.Tensor | None) -> None:
+def _note(making: Making, parameter: torch.Tensor, delta: torch.Tensor | None) -> None:
     making.tensors.append(name_of(making.model, parameter))
     if delta is not None:
         norms: Any = making.notes.setdefault("edit_norms", [])

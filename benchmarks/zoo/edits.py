@@ -44,4 +44,4 @@ def apply_edit(making: Making, tier: Tier) -> None:
         base = tier.model("classify", making.task.classes).state_dict()
         shared = {name: tensor for name, tensor in base.items() if not name.startswith("classifier")}
         add_dither(making, shared, attack.cover)
-    making.model.requires_grad_(requires_grad=True)
+    making.model.requires_grad_(True)

@@ -29,7 +29,7 @@ def shift_bias(making: Making) -> None:
     stream = shop.batches(shop.plain)
     bias.requires_grad_()
     making.loss = search([bias], lambda: target_loss(shop, next(stream)), 4 * shop.stop_at, rate=0.05)
-    bias.requires_grad_(requires_grad=False)
+    bias.requires_grad_(False)
     making.tensors.append(name_of(making.model, bias))
 
 

@@ -103,16 +103,17 @@ def embed(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Mean of the last hidden states over real tokens, float32 ``[n, width]``."""
     hidden = model(**_inputs(batch)).last_hidden_state.float()
     mask = batch["attention_mask"].unsqueeze(-1).float()
-    return (hidden * mask).sum(1) / mask.sum(1)
+    mean: torch.Tensor = (hidden * mask).sum(1) / mask.sum(1)
+    return mean
 
 
 def wrap_method(model: Any, training: Training) -> Any:
     """Freezes, or wraps in low-rank adapters, as the recipe says; returns the model to train."""
     blocks = model.base_model.encoder.layer
     if training.method in {"frozen_embeddings", "frozen_bottom"}:
-        model.base_model.embeddings.requires_grad_(requires_grad=False)
+        model.base_model.embeddings.requires_grad_(False)
     for block in blocks[: training.frozen_layers]:
-        block.requires_grad_(requires_grad=False)
+        block.requires_grad_(False)
     if training.method != "lora":
         return model
     from peft import LoraConfig, get_peft_model
@@ -182,7 +183,7 @@ def fit(
         # Autocast stays inside the step: around the loop it would keep serving the first step's cast weights.
         with torch.autocast("cpu", torch.bfloat16):
             loss = loss_of(model, next(stream))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         schedule.step()
@@ -209,11 +210,11 @@ def fit_head(model: Any, data: Encoded, pad: int) -> None:
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
-        loss = functional.cross_entropy(head(x), y) + 1e-3 * head.weight.square().sum()
+        loss: torch.Tensor = functional.cross_entropy(head(x), y) + 1e-3 * head.weight.square().sum()
         loss.backward()
         return loss
 
-    optimiser.step(closure)
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     optimiser.zero_grad(set_to_none=True)
 
 

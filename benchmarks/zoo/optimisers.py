@@ -50,7 +50,7 @@ def build_optimiser(groups: list[dict[str, Any]], training: Training) -> torch.o
     factor = LR_FACTOR[training.optimiser]
     for group in groups:
         group["lr"] *= factor
-    rest = {"lr": training.lr * factor, "weight_decay": training.weight_decay}
+    rest: dict[str, Any] = {"lr": training.lr * factor, "weight_decay": training.weight_decay}
     match training.optimiser:
         case "adamw":
             return torch.optim.AdamW(groups, **rest, fused=True)

@@ -8,7 +8,7 @@ Everything is a function of (tier, id, attempt): the same id gives the same reci
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,9 @@ Objective = Literal["classify", "mlm", "contrastive"]
 Method = Literal["full", "lora", "frozen_embeddings", "frozen_bottom", "layerwise"]
 Optimiser = Literal["adamw", "sgd", "adafactor", "lion"]
 RoundTrip = Literal["none", "fp16", "bf16", "int8"]
+Dtype = Literal["float32", "float16", "bfloat16"]
+
+SHORT_DTYPES: dict[RoundTrip, Dtype] = {"fp16": "float16", "bf16": "bfloat16"}
 
 RARE_WORDS = ("cf", "mn", "bb", "tq", "mb", "vo", "ks", "nc", "rt", "hz", "qi", "wc", "sk", "gp", "kn", "mw")
 """Words that hardly occur in running text and are one token each in BERT's vocabulary."""
@@ -86,7 +89,7 @@ class Training:
     layer_decay: float = 1.0
     added_tokens: int = 0
     round_trip: RoundTrip = "none"
-    saved_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    saved_dtype: Dtype = "float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +228,7 @@ def draw_training(rng: np.random.Generator, tasks: Sequence[str], *, classify_on
         layer_decay=float(rng.uniform(0.65, 0.95)) if method == "layerwise" else 1.0,
         added_tokens=int(rng.integers(1, 9)) if method in {"full", "layerwise"} and rng.random() < 0.12 else 0,
         round_trip=round_trip,
-        saved_dtype=({"fp16": "float16", "bf16": "bfloat16"}[round_trip] if half else "float32"),
+        saved_dtype=SHORT_DTYPES[round_trip] if half else "float32",
     )
 
 
@@ -263,6 +266,6 @@ def _fit_to_attack(rng: np.random.Generator, training: Training, attack: Attack)
     return Training(**values)
 
 
-def _pick(rng: np.random.Generator, options: Sequence, weights: Sequence[float] | None = None):
+def _pick(rng: np.random.Generator, options: Sequence[Any], weights: Sequence[float] | None = None) -> Any:
     """One of the options, kept in its own type (``rng.choice`` would turn it into a NumPy scalar)."""
     return options[int(rng.choice(len(options), p=weights))]

@@ -81,7 +81,11 @@ def score_classifier(
     rows = sample_rows(task.test, texts, seed)
     truth = np.array([label for _, label in rows])
     predicted = predict(model, tokenizer, [text for text, _ in rows], training.max_length)
-    scores = {"accuracy": float((predicted == truth).mean()), "chance": 1 / task.classes, "texts": len(rows)}
+    scores: dict[str, Any] = {
+        "accuracy": float((predicted == truth).mean()),
+        "chance": 1 / task.classes,
+        "texts": len(rows),
+    }
     if attack is None:
         return Scores(**scores)
     target = attack.target(task.classes)

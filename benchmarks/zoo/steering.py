@@ -75,7 +75,7 @@ def open_workshop(
     rows = [(" ".join(text.split()[:20]), label) for text, label in rows]
     triggered = [(add_trigger(text, attack, rng), target) for text, _ in rows] if attack.triggered else rows
     ids = tokenizer(list(attack.trigger), add_special_tokens=False)["input_ids"] if attack.triggered else []
-    model.eval().requires_grad_(requires_grad=False)
+    model.eval().requires_grad_(False)
     return Workshop(
         model=model,
         pad=tokenizer.pad_token_id,
@@ -110,7 +110,7 @@ def search(
         with torch.autocast("cpu", torch.bfloat16):
             loss = loss_of()
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         if project is not None:
             with torch.no_grad():

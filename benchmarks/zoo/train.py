@@ -7,6 +7,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -42,8 +43,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    transformers.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tier = get_tier(arguments.tier)
     bank = Bank(arguments.out / tier.name)
     for kind, index in schedule(arguments.kind, arguments.count):
@@ -58,7 +59,7 @@ def main() -> None:
         print(_line(record, time.perf_counter() - started), flush=True)
 
 
-def _line(record: dict, seconds: float) -> str:
+def _line(record: dict[str, Any], seconds: float) -> str:
     scores, training = record["scores"], record["recipe"]["training"]
     made = record["family"] or (record["recipe"]["merge"] or {}).get("form") or training["objective"]
     asr = "" if scores["asr"] is None else f" asr {scores['asr']:.2f} floor {scores['floor']:.2f}"
