@@ -4,8 +4,10 @@ A token's row moves as often as training meets it, so frequent tokens drift far 
 log drift after a robust curve in the expected log frequency, in robust standard deviations, is the row's *z*: E-PUR's
 idea (Zhang et al. 2022, arXiv 2210.09545, section 3.4) with the tokenizer's own order in place of corpus counts.
 
-Rows that training never met are left out: they are bit-identical, or shrunk by one common factor when weight decay
-reached them, or moved by no more than rounding.
+Rows that training never met must not be judged with the others. They are bit-identical; or shrunk by one common
+factor, when weight decay reached them; or moved by rounding alone, when the weights went through a coarser format. The
+last two form the *still mode*: a narrow peak at the low end of the drift, small, and in proportion to the row's norm or
+equal for all rows.
 """
 
 from dataclasses import dataclass
@@ -22,8 +24,15 @@ _PURE = 1e-2
 _DECAY_AGREEMENT = 1e-2
 """Relative spread of the shrinking factors; rounding alone gives 1e-4 in float32."""
 _DECAY_LEAST_ROWS = 20
-_ROUNDING_ENERGY = 4.0
-"""A row's energy over its share of the rounding floor: random rounding of 300 entries stays below 1.5."""
+_STILL_SHARE = 0.3
+"""Rows that must lie in the still mode's window: 0.6-1.0 measured with rounding or decay, below 0.05 without."""
+_STILL_BELOW, _STILL_ABOVE = 1.3, 1.5
+"""The window around the 2 % quantile, as factors: rounding spreads rows of 384 dimensions by 5 %, 8-bit steps 10 %."""
+_STILL_SPREADS = 3.0
+"""The mode ends this many of its own lower half-widths above its median, and at least ``_STILL_ABOVE`` above it."""
+_LOW_QUANTILE = 0.02
+_STILL_RELATIVE = 0.02
+"""Largest drift of the mode relative to the rows; steps of 8 bits give 0.008, training all rows alike may give more."""
 _HUBER = 1.345
 """Huber's constant for 95 % efficiency at the Gaussian (Huber 1981)."""
 _ROUNDS = 12
@@ -36,13 +45,16 @@ class RowDrift:
 
     ``drift`` is ‖δᵢ‖ after taking out weight decay, float64 ``[rows]`` in weight units; ``touched`` marks rows that
     training moved. ``z`` is NaN for rows that are not judged (untouched, special) and for all when fewer than the
-    asked number were touched. ``decay`` is the common factor minus one (0 without decay, negative otherwise).
-    ``adjusted`` is false when no frequencies were known, so that z compares raw log drift.
+    asked number were touched. ``prominence`` is a row's drift over the median of the still mode (infinite when that
+    is exactly still); it is meant for tables in which few rows are touched. ``decay`` is the common factor minus one
+    (0 without decay, negative otherwise). ``adjusted`` is false when no frequencies were known, so that z compares raw
+    log drift.
     """
 
     drift: F64
     touched: Mask
     z: F64
+    prominence: F64
     decay: float
     adjusted: bool
 
@@ -61,14 +73,49 @@ def adjusted_row_drift(tensor: TensorDrift, tokens: TokenTable | None, *, least:
         least: fewest touched rows to fit a curve to.
     """
     energy, factor, shrunk = _without_decay(tensor)
-    touched = (energy > 0) & ~shrunk & (energy > _ROUNDING_ENERGY * _rounding_energy(tensor))
-    drift = np.sqrt(energy)
+    drift = np.sqrt(np.where(shrunk, 0.0, energy))
+    still, prominence = _still_mode(drift, np.sqrt(tensor.row_base_sq))
+    touched = (drift > 0) & ~still
     special, frequency = _vocabulary(tensor, tokens)
     judged = touched & ~special
     z = np.full(len(energy), np.nan)
     if int(judged.sum()) >= least:
         z[judged] = _robust_z(np.log(drift[judged]), None if frequency is None else frequency[judged])
-    return RowDrift(drift=drift, touched=touched, z=z, decay=factor, adjusted=frequency is not None)
+    return RowDrift(
+        drift=drift,
+        touched=touched,
+        z=z,
+        prominence=prominence,
+        decay=factor,
+        adjusted=frequency is not None,
+    )
+
+
+def _still_mode(drift: F64, base: F64) -> tuple[Mask, F64]:
+    """Return the rows of the still mode and every row's drift over its median.
+
+    The mode is looked for in the drift itself and in the drift relative to the row; the narrower one counts.
+    """
+    moved = drift > 0
+    still, prominence = ~moved, np.where(moved, np.inf, 0.0)
+    if 2 * int(moved.sum()) < len(drift):
+        return still, prominence
+    relative = np.divide(drift, base, out=np.zeros_like(drift), where=base > 0)
+    best = _STILL_SHARE
+    for size in (drift, relative):
+        some = size > 0
+        low = float(np.quantile(size[some], _LOW_QUANTILE))
+        inside = some & (size >= low / _STILL_BELOW) & (size <= low * _STILL_ABOVE)
+        share = float(inside.sum()) / max(int(some.sum()), 1)
+        if share < best:
+            continue
+        if float(np.median(relative[inside])) > _STILL_RELATIVE:
+            continue
+        best = share
+        middle = float(np.median(size[inside]))
+        end = middle * max(_STILL_ABOVE, (middle / low) ** _STILL_SPREADS)
+        still, prominence = size <= end, size / middle
+    return still, prominence
 
 
 def _without_decay(tensor: TensorDrift) -> tuple[F64, float, Mask]:
@@ -87,14 +134,6 @@ def _without_decay(tensor: TensorDrift) -> tuple[F64, float, Mask]:
         return energy, 0.0, none
     left = energy - 2.0 * factor * dot + factor**2 * base
     return np.where(some, np.maximum(left, 0.0), energy), factor, shrunk
-
-
-def _rounding_energy(tensor: TensorDrift) -> F64:
-    """Each row's part of the rounding floor: relative rounding spreads it as the row's own energy."""
-    total = float(tensor.row_base_sq.sum())
-    if tensor.rounding_floor <= 0 or total <= 0:
-        return np.zeros_like(tensor.row_base_sq)
-    return np.asarray(tensor.rounding_floor**2 * tensor.row_base_sq / total, dtype=np.float64)
 
 
 def _vocabulary(tensor: TensorDrift, tokens: TokenTable | None) -> tuple[Mask, F64 | None]:

@@ -3,13 +3,23 @@
 import re
 from importlib.resources import files
 
-from audit.detectors import dimension_outliers, isolated_change, lineage, quantised, token_rows, unreadable, vectors
+from audit.detectors import (
+    dimension_outliers,
+    isolated_change,
+    lineage,
+    partial_change,
+    quantised,
+    token_rows,
+    unreadable,
+    vectors,
+)
 from audit.evidence import Detector, Rule
 
 DETECTORS: tuple[Detector, ...] = (
     lineage.DETECTOR,
     unreadable.DETECTOR,
     token_rows.DETECTOR,
+    partial_change.DETECTOR,
     isolated_change.DETECTOR,
     dimension_outliers.DETECTOR,
     vectors.DETECTOR,

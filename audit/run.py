@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from audit.card.checks import CARD_CHECKS
 from audit.drift_records import drift_records
 from audit.evidence import Detector, Evidence, Hit
+from audit.merging import one_per_tensor
 from audit.policy import decide
 from audit.readings import calibrated, model_type
 from audit.records import (
@@ -57,6 +58,7 @@ def audit(
         detectors: the rule book, all of it unless a test says otherwise.
     """
     judged = run_detectors(evidence, detectors)
+    hits = one_per_tensor(judged.hits)
     card, card_skips = _card(evidence)
     drift: list[DriftRecord] = []
     left_out: list[SkipRecord] = []
@@ -66,7 +68,7 @@ def audit(
         else:
             left_out.append(record)
     verdict = decide(
-        _weighing(judged.hits, detectors),
+        _weighing(hits, detectors),
         evidence.drift.coverage if evidence.drift else None,
         evidence.lineage,
         evidence.profile,
@@ -82,7 +84,7 @@ def audit(
         lineage=lineage_record(evidence.lineage),
         coverage=coverage_record(evidence, skips, (*judged.skips, *card_skips, *left_out)),
         verdict=verdict,
-        findings=sorted_findings(hit.finding for hit in judged.hits if hit.finding is not None),
+        findings=sorted_findings(hit.finding for hit in hits if hit.finding is not None),
         card=card,
         drift=tuple(drift),
         runtime=runtime,

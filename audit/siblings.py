@@ -2,12 +2,14 @@
 
 A *kind* is a tensor name with every index left open: the query matrix of whatever layer. Members of a kind are
 exchangeable after a smooth trend over depth; a pooler has no siblings, and nothing can be said about it. The first
-and last layers of honest models do stand out, so that the expectation of a member is the larger of two guesses.
+and last layers of honest models do stand out, and a part of the layers may have been frozen, so that the expectation
+of a member is the larger of two guesses: the upper quartile of the others, and their trend over depth.
 """
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -15,8 +17,21 @@ from scanner.records import F64, TensorDrift
 
 _INDEX = re.compile(r"(^|\.)\d+(?=\.|$)")
 
+_STILL_REACH = float(np.log(2.0))
+"""A rounded tensor's largest row over its median, in nats: 0.2-0.4 measured."""
+_MAD_TO_SD = 1.4826
+
 _TREND_LIMIT = 160
 """Members beyond which one slope serves all: a single member no longer bends the trend, and slopes grow as n²."""
+_UPPER = 0.75
+"""Quantile of the others to be exceeded: with the median, half of the layers frozen would accuse the other half."""
+
+_STILL_COLUMNS = 128
+"""Columns below which rounding spreads row energies as widely as training does."""
+_KURTOSIS = 5.4
+"""E[e⁴]/E[e²]² of relative rounding errors: 1.8 (uniform) times 3 (Gaussian weights)."""
+_STILL_MARGIN = 1.6
+"""Measured spread of rounded tensors over the prediction: 0.8-1.0; trained tensors start at 2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +55,60 @@ def kind_of(name: str) -> str:
 
 
 def moved(tensor: TensorDrift, *, floor_ratio: float) -> bool:
-    """True when the tensor changed by more than storing the base in the candidate's dtype would explain."""
-    return tensor.changed > 0 and tensor.delta_l2 > floor_ratio * tensor.rounding_floor
+    """True when the tensor changed by more than rounding or weight decay alone would explain.
+
+    Rounding through a coarser format is known when the candidate is stored in it; when it is not, it shows in the row
+    energies: relative to the rows they hardly differ, log ‖δᵢ‖/‖bᵢ‖ having standard deviation ½√((κ − 1)/columns), κ
+    the kurtosis of the rounding error. Weight decay alone makes them equal.
+    """
+    if tensor.changed == 0 or tensor.delta_l2 <= floor_ratio * tensor.rounding_floor:
+        return False
+    rows = (tensor.row_delta_sq > 0) & (tensor.row_base_sq > 0)
+    columns = len(tensor.col_delta_sq)
+    if columns < _STILL_COLUMNS or 2 * int(rows.sum()) < len(rows) or int(rows.sum()) < _STILL_COLUMNS:
+        return True
+    logs = 0.5 * np.log(tensor.row_delta_sq[rows] / tensor.row_base_sq[rows])
+    spread = _MAD_TO_SD * float(np.median(np.abs(logs - np.median(logs))))
+    even = spread <= _STILL_MARGIN * 0.5 * float(np.sqrt((_KURTOSIS - 1.0) / columns))
+    # A few rows written into a rounded matrix leave the bulk as even as before.
+    return not (even and float(logs.max() - np.median(logs)) < _STILL_REACH)
+
+
+class OfTensor(Protocol):
+    """Anything measured on one tensor."""
+
+    @property
+    def tensor(self) -> TensorDrift:
+        """The tensor."""
+
+
+Found = TypeVar("Found", bound=OfTensor)
+
+
+def away_from_ends(found: Iterable[Found], kin: Iterable[TensorDrift]) -> list[Found]:
+    """What was found in members that are neither in the first nor in the last layer of their kind.
+
+    The shape of honest changes is peculiar at both ends: a classifier that reads one position trains the last query
+    matrix through that position alone, which leaves a change of rank one.
+    """
+    layers = [t.spec.layer for t in kin if t.spec.layer is not None]
+    if not layers:
+        return []
+    ends = {min(layers), max(layers)}
+    return [c for c in found if c.tensor.spec.layer not in ends]
+
+
+def low_rank(members: Iterable[TensorDrift], *, share: float) -> bool:
+    """True when the change of most members lies in their leading singular values, as that of merged adapters does.
+
+    ``share`` is the energy that the values of the spectrum must hold, in [0, 1].
+    """
+    shares = [
+        sum(v * v for v in t.spectrum.values) / t.spectrum.energy
+        for t in members
+        if t.spectrum is not None and t.spectrum.energy > 0
+    ]
+    return bool(shares) and float(np.median(shares)) >= share
 
 
 def kinds(tensors: Iterable[TensorDrift]) -> Mapping[str, tuple[TensorDrift, ...]]:
@@ -79,15 +146,15 @@ def contrasts(members: Iterable[tuple[TensorDrift, float | None]], *, least: int
 
 
 def _expectations(positions: F64, logs: F64) -> F64:
-    """For each member, the larger of the others' median and their straight line (Theil 1950, Sen 1968)."""
+    """For each member, the larger of the others' upper quartile and their straight line (Theil 1950, Sen 1968)."""
     count = len(logs)
     if count > _TREND_LIMIT:
-        return np.maximum(np.median(logs), _line(positions, logs, positions))
+        return np.maximum(np.quantile(logs, _UPPER), _line(positions, logs, positions))
     guesses = np.empty(count)
     for i in range(count):
         others = np.arange(count) != i
         line = _line(positions[others], logs[others], positions[i : i + 1])[0]
-        guesses[i] = max(float(np.median(logs[others])), float(line))
+        guesses[i] = max(float(np.quantile(logs[others], _UPPER)), float(line))
     return guesses
 
 

@@ -5,14 +5,14 @@ Under the separable null a dimension's energy is what its row and its column lea
 unit that was written by hand. As everywhere, a matrix is compared with the same matrix of other layers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from audit.evidence import Detector, Evidence, Hit, Rule
 from audit.readings import Reading, Told, abstain, judge
 from audit.records import Measurement, SkipRecord
-from audit.siblings import Contrast, contrasts, kinds, moved
+from audit.siblings import Contrast, away_from_ends, contrasts, kinds, low_rank, moved
 from scanner.records import F64, TensorDrift
 
 SPREAD = Rule(
@@ -32,14 +32,19 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
     profile = evidence.profile
     floor = profile.value("drift.floor_ratio")
     least = int(profile.value("siblings.least"))
-    matrices = [t for t in evidence.drift.tensors if len(t.spec.shape) >= _MATRIX_AXES and moved(t, floor_ratio=floor)]
+    matrices = [t for t in evidence.drift.tensors if len(t.spec.shape) >= _MATRIX_AXES]
     spread: list[Contrast] = []
     peak: list[Contrast] = []
     unit: list[Reading] = []
-    for members in kinds(matrices).values():
-        spread += contrasts([(t, t.residual.mean_square if t.residual else None) for t in members], least=least)
-        peak += contrasts([(t, t.residual.maximum if t.residual else None) for t in members], least=least)
-        unit += _unit_readings(members, least=least)
+    for kin in kinds(matrices).values():
+        members = [t for t in kin if moved(t, floor_ratio=floor)]
+        unit += away_from_ends(_unit_readings(members, least=least), kin)
+        if low_rank(members, share=profile.value("siblings.low_rank_share")):
+            continue
+        squares = [(t, t.residual.mean_square if t.residual else None) for t in members]
+        maxima = [(t, t.residual.maximum if t.residual else None) for t in members]
+        spread += away_from_ends(contrasts(squares, least=least), kin)
+        peak += away_from_ends(contrasts(maxima, least=least), kin)
     for rule, count in ((SPREAD, len(spread)), (PEAK, len(peak)), (UNIT, len(unit))):
         if not count:
             yield abstain(rule, f"no kind of matrix was measured in more than {least} layers")
@@ -83,12 +88,13 @@ def _residual_reading(contrast: Contrast, name: str) -> Reading:
     )
 
 
-def _unit_readings(members: tuple[TensorDrift, ...], *, least: int) -> list[Reading]:
+def _unit_readings(members: Sequence[TensorDrift], *, least: int) -> list[Reading]:
     """For every member of a kind, its most outstanding row and column against those of its siblings."""
     readings = []
     for axis in ("rows", "columns"):
         energies = {t.spec.name: _energies(t, axis) for t in members}
-        for contrast in contrasts([(t, _prominence(energies[t.spec.name])) for t in members], least=least):
+        found = contrasts([(t, _prominence(energies[t.spec.name])) for t in members], least=least)
+        for contrast in found:
             index = int(np.argmax(energies[contrast.tensor.spec.name]))
             readings.append(
                 Reading(

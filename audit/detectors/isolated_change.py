@@ -1,4 +1,4 @@
-"""Weight matrices that changed alone, far more than their siblings, or along a single direction.
+"""Weight matrices that changed far more than their siblings, or along a single direction.
 
 Model editing writes one low-rank update into one or a few matrices (ROME, Meng et al. 2022, arXiv 2202.05262; MEMIT,
 2023), while fine-tuning moves every layer's matrix of a kind by similar amounts. All comparisons are with the same
@@ -9,39 +9,40 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
-from audit.readings import Reading, Told, abstain, judge, location_of
-from audit.records import Finding, Measurement, SkipRecord
-from audit.siblings import Contrast, contrasts, kinds, moved
+from audit.evidence import Detector, Evidence, Hit, Rule
+from audit.readings import Reading, Told, abstain, judge
+from audit.records import Measurement, SkipRecord
+from audit.siblings import Contrast, away_from_ends, contrasts, kinds, low_rank, moved
 from scanner.records import TensorDrift
 
 DEPTH = Rule(id="HA301", title="One layer's matrix changed far more than its siblings", severity="high")
 SPECTRUM = Rule(
     id="HA302", title="One layer's matrix changed along a single direction, unlike its siblings", severity="high"
 )
-ALONE = Rule(id="HA303", title="A few tensors changed, all others are bit-identical", severity="high")
+
 
 _MATRIX_AXES = 2
 
 
 def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
-    """Judge the matrices of every kind against each other, then the set of changed tensors."""
+    """Judge the matrices of every kind against each other."""
     assert evidence.drift is not None
     profile = evidence.profile
     floor = profile.value("drift.floor_ratio")
-    changed = [t for t in evidence.drift.tensors if moved(t, floor_ratio=floor)]
-    yield from _alone(changed, evidence.drift.tensors, evidence)
-    matrices = [t for t in changed if len(t.spec.shape) >= _MATRIX_AXES]
     least = int(profile.value("siblings.least"))
     depth: list[Contrast] = []
     spectrum: list[Contrast] = []
-    for members in kinds(matrices).values():
+    matrices = [t for t in evidence.drift.tensors if len(t.spec.shape) >= _MATRIX_AXES]
+    for kin in kinds(matrices).values():
+        members = [t for t in kin if moved(t, floor_ratio=floor)]
         depth += contrasts([(t, t.relative_l2) for t in members], least=least)
-        spectrum += contrasts([(t, _inverse_remainder(t)) for t in members], least=least)
+        if not low_rank(members, share=profile.value("siblings.low_rank_share")):
+            concentrated = [(t, _inverse_remainder(t)) for t in members]
+            spectrum += away_from_ends(contrasts(concentrated, least=least), kin)
     if not depth:
         yield abstain(DEPTH, f"no kind of matrix changed in more than {least} layers")
     if not spectrum:
-        yield abstain(SPECTRUM, f"no kind of matrix has a spectrum in more than {least} layers")
+        yield abstain(SPECTRUM, f"no kind of matrix has a full-rank change in more than {least} layers")
     yield from judge(
         DEPTH,
         [_depth_reading(c) for c in depth],
@@ -137,70 +138,4 @@ def _tell_spectrum(reading: Reading) -> Told:
     )
 
 
-def _alone(changed: Sequence[TensorDrift], compared: Sequence[TensorDrift], evidence: Evidence) -> Iterator[Hit]:
-    """A hit when few tensors changed, none of them a token table, and the layers they stand in are otherwise as before.
-
-    Training a whole layer, a head or a pooler moves all the tensors of that part; editing picks single ones.
-    """
-    profile = evidence.profile
-    inner = [t for t in changed if t.spec.layer is not None]
-    if not inner or len(inner) != len(changed) or len(changed) > profile.value(f"{ALONE.id}.tensors"):
-        return
-    if len(changed) > profile.value(f"{ALONE.id}.share") * len(compared):
-        return
-    if any(_layer_trained(t, changed, compared) for t in inner):
-        return
-    worst = max(inner, key=lambda t: t.relative_l2)
-    names = ", ".join(t.spec.name for t in inner)
-    dimensions = sum(t.changed for t in inner)
-    yield Hit(
-        rule_id=ALONE.id,
-        score=profile.value(f"{ALONE.id}.score"),
-        finding=Finding(
-            rule_id=ALONE.id,
-            severity="high",
-            confidence="exact",
-            title=ALONE.title,
-            explanation=(
-                f"Of {len(compared)} tensors compared, {len(inner)} differ from the base ({names}); the rest is "
-                f"bit-identical, even in the same layers. {_shape_of(worst)}Fine-tuning moves many tensors at once; "
-                f"editing writes into a few."
-            ),
-            remedy="Ask what was written into these tensors; setting them back to the base's undoes it.",
-            fingerprint=fingerprint(
-                ALONE.id, evidence.candidate.ref.name, None, "\x1f".join(t.spec.name for t in inner)
-            ),
-            locations=tuple(
-                location_of(Reading(value=0.0, tensor=t))
-                for t in sorted(inner, key=lambda t: t.relative_l2, reverse=True)
-            ),
-            measurements=(
-                Measurement(
-                    name="tensors that differ",
-                    value=float(len(inner)),
-                    unit="tensors",
-                    threshold=profile.value(f"{ALONE.id}.tensors"),
-                    comparison="<=",
-                ),
-                Measurement(name="tensors compared", value=float(len(compared)), unit="tensors"),
-                Measurement(name="dimensions that differ", value=float(dimensions), unit="dimensions"),
-                *_share(worst),
-            ),
-        ),
-    )
-
-
-def _layer_trained(tensor: TensorDrift, changed: Sequence[TensorDrift], compared: Sequence[TensorDrift]) -> bool:
-    """True when at least half of the tensors of that layer changed."""
-    layer = tensor.spec.layer
-    inside = sum(1 for t in compared if t.spec.layer == layer)
-    return 2 * sum(1 for t in changed if t.spec.layer == layer) >= inside
-
-
-def _shape_of(tensor: TensorDrift) -> str:
-    if tensor.spectrum is None:
-        return ""
-    return f"{100 * tensor.spectrum.top_share:.1f} % of the change of {tensor.spec.name} lies along one direction. "
-
-
-DETECTOR = Detector(name="isolated_change", rules=(DEPTH, SPECTRUM, ALONE), run=run)
+DETECTOR = Detector(name="isolated_change", rules=(DEPTH, SPECTRUM), run=run)

@@ -12,11 +12,10 @@ from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
 from audit.readings import Reading, Told, abstain, judge, location_of, tokens_at
 from audit.records import Finding, Measurement, SkipRecord
 from audit.row_drift import RowDrift, adjusted_row_drift
-from audit.siblings import moved
 from scanner.records import TensorDrift
 
 DRIFTED = Rule(id="HA201", title="Token rows moved further than their frequency explains", severity="high")
-FEW_ROWS = Rule(id="HA202", title="A few token rows changed, all others are bit-identical", severity="high")
+FEW_ROWS = Rule(id="HA202", title="A few token rows changed, all others stayed as they were", severity="high")
 
 TOKEN_ROLES = ("embedding", "unembedding")
 
@@ -28,16 +27,14 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
     if not tables:
         yield abstain(DRIFTED, "no token table was compared")
         return
+    least = int(evidence.profile.value("rows.least"))
     readings = []
     for table in tables:
-        few = _few_rows(table, evidence)
+        drift = adjusted_row_drift(table, evidence.tokens, least=least)
+        few = _few_rows(table, drift, evidence)
         if few is not None:
             yield few
             continue
-        if not moved(table, floor_ratio=evidence.profile.value("drift.floor_ratio")):
-            continue
-        least = int(evidence.profile.value("rows.least"))
-        drift = adjusted_row_drift(table, evidence.tokens, least=least)
         if drift.judged:
             readings.append(_reading(table, drift, evidence))
         else:
@@ -93,15 +90,20 @@ def _tell(reading: Reading) -> Told:
     )
 
 
-def _few_rows(table: TensorDrift, evidence: Evidence) -> Hit | None:
-    """A hit when at most ``HA202.rows`` rows differ and the rest of the table is bit-identical."""
-    changed = np.flatnonzero(table.row_delta_sq > 0)
+def _few_rows(table: TensorDrift, drift: RowDrift, evidence: Evidence) -> Hit | None:
+    """A hit when at most ``HA202.rows`` rows moved and the rest of the table is still.
+
+    Still means bit-identical, or all moved alike, ``HA202.prominence`` times less than these rows.
+    """
     profile = evidence.profile
-    if not 0 < len(changed) <= profile.value(f"{FEW_ROWS.id}.rows") or table.rounding_floor > 0:
+    most = min(profile.value(f"{FEW_ROWS.id}.rows"), profile.value(f"{FEW_ROWS.id}.share") * len(table.row_delta_sq))
+    if drift.judged:
         return None
-    if len(changed) > profile.value(f"{FEW_ROWS.id}.share") * len(table.row_delta_sq):
+    changed = np.flatnonzero(drift.touched & (drift.prominence >= profile.value(f"{FEW_ROWS.id}.prominence")))
+    if not 0 < len(changed) <= most:
         return None
-    ids = tuple(int(i) + table.spec.rows[0] for i in changed[np.argsort(-table.row_delta_sq[changed])])
+    identical = int((table.row_delta_sq == 0).sum()) == len(table.row_delta_sq) - len(changed)
+    ids = tuple(int(i) + table.spec.rows[0] for i in changed[np.argsort(-drift.drift[changed])])
     ordinary = [i for i in ids if not _reserved(i, evidence)]
     reading = Reading(
         value=float(len(changed)),
@@ -116,15 +118,16 @@ def _few_rows(table: TensorDrift, evidence: Evidence) -> Hit | None:
         confidence="exact",
         title=FEW_ROWS.title,
         explanation=(
-            f"{len(ids)} of {len(table.row_delta_sq)} rows of {table.spec.name} differ from the base, and all others "
-            f"are bit-identical. Ordinary training moves the row of every token it meets.{kind}"
+            f"{len(ids)} of {len(table.row_delta_sq)} rows of {table.spec.name} were changed, and all others are "
+            f"{'bit-identical' if identical else 'moved alike and far less, as by rounding'}. Ordinary training "
+            f"moves the row of every token it meets.{kind}"
         ),
         remedy="Ask why these tokens alone were trained, and test inputs that contain them.",
         fingerprint=fingerprint(FEW_ROWS.id, evidence.candidate.ref.name, table.spec.name),
         locations=(location_of(reading),),
         measurements=(
             Measurement(
-                name="rows that differ",
+                name="rows that changed",
                 value=float(len(ids)),
                 unit="rows",
                 threshold=profile.value(f"{FEW_ROWS.id}.rows"),
@@ -141,9 +144,7 @@ def _few_rows(table: TensorDrift, evidence: Evidence) -> Hit | None:
 
 
 def _reserved(token: int, evidence: Evidence) -> bool:
-    """True for control tokens and for places that vocabularies keep free ([unused7], "
-    "<|reserved_special_token_3|>).
-    """
+    """True for control tokens and for places kept free, such as ``[unused7]`` or ``<|reserved_special_token_3|>``."""
     if evidence.tokens is None or token >= len(evidence.tokens.texts):
         return False
     text = evidence.tokens.texts[token].lower()

@@ -84,7 +84,10 @@ def tensor_drift(
     rows = min(m.rows_cols[0] for m in metas)
     cols = metas[1].rows_cols[1]
     shape = (rows, cols)
-    b, c = (np.asarray(a, dtype=np.float64).reshape(-1, cols)[:rows] for a in (before, after))
+    b, c = (
+        np.asarray(a, dtype=np.float64).reshape(meta.rows_cols)[:rows]
+        for a, meta in zip((before, after), metas, strict=True)
+    )
     bad = ~(np.isfinite(b) & np.isfinite(c))
     nonfinite, base_nonfinite = (int((~np.isfinite(a)).sum()) for a in (c, b))
     b, c = (np.where(bad, 0.0, a) for a in (b, c))
@@ -92,6 +95,7 @@ def tensor_drift(
     floor = 0.0
     if metas[1].dtype == "F16" and metas[0].dtype != "F16":
         floor = float(np.linalg.norm(b.astype(np.float16).astype(np.float64) - b))
+    measurable = min(shape) > 1 and bool(delta.any()) and bool(np.isfinite((delta**2).sum()))
     return TensorDrift(
         spec=PairSpec(
             name=name,
@@ -114,8 +118,8 @@ def tensor_drift(
         row_base_sq=(b**2).sum(1),
         row_dot=(b * delta).sum(1),
         col_delta_sq=(delta**2).sum(0),
-        residual=residual(delta) if min(shape) > 1 and delta.any() else None,
-        spectrum=spectrum(delta) if spectra and min(shape) > 1 and delta.any() else None,
+        residual=residual(delta) if measurable else None,
+        spectrum=spectrum(delta) if spectra and measurable else None,
     )
 
 

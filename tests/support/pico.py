@@ -127,7 +127,7 @@ def fine_tune(
     *,
     seed: int = 1,
     steps: int = 30,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 1e-4,
     weight_decay: float = 0.0,
 ) -> PreTrainedModel:
     """Load a base from its folder and train it honestly: a two-class task for BERT, next token for the decoders.
