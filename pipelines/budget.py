@@ -122,6 +122,26 @@ def _begun(remaining: int, quota: int | None) -> float:
     return max(0.0, remaining - on_their_way)
 
 
+class OwnBudget:
+    """A ``scanner.quota.Governor`` in the driver itself, for its listings. Thread-safe."""
+
+    def __init__(self, budget: Budget, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._budget = budget
+        self._sleep = sleep
+
+    def admit(self, bucket: Bucket) -> None:
+        """Wait until one more request of that kind may leave."""
+        while True:
+            lent, seconds = self._budget.lend(bucket, 1)
+            if lent:
+                return
+            self._sleep(max(0.05, seconds))
+
+    def learn(self, bucket: Bucket, allowance: Allowance) -> None:
+        """Take note of what an answer said."""
+        self._budget.learn(bucket, allowance)
+
+
 class BudgetServer:
     """Lends requests to workers over TCP. Use as a context manager."""
 

@@ -14,7 +14,19 @@ from pathlib import Path
 from typing import Protocol
 
 from pipelines import spool
-from pipelines.engines.seam import Answer, Died, Engine, Failed, Finished, Returned, ScanJob, Scanned, Unchanged, decode
+from pipelines.engines.seam import (
+    Answer,
+    Died,
+    Engine,
+    Failed,
+    Finished,
+    Outcome,
+    Returned,
+    ScanJob,
+    Scanned,
+    Unchanged,
+    decode,
+)
 from pipelines.ledger import Ledger, Run
 
 IDLE_SECONDS = 0.5
@@ -221,7 +233,7 @@ class Driver:
 
     def _keep(self, one: Finished, now: float) -> list[tuple[ScanJob, Answer, bool]]:
         """Write one outcome down; return the job, its answer and whether it comes again, if it was answered."""
-        outcome = self._late_answer(one) if isinstance(one.outcome, Died) else one.outcome
+        outcome = self._late_answer(one) if isinstance(one.outcome, Died | Returned) else one.outcome
         job, run, ledger = one.job, self._run, self._ledger
         match outcome:
             case Returned():
@@ -275,9 +287,8 @@ class Driver:
         self._ledger.postpone(one.job, now + self._patience.wait_seconds * 2 ** max(0, tries - 1))
         return True
 
-    def _late_answer(self, one: Finished) -> Answer | Died:
-        """Return the answer that a dead worker left in the spool before it died, else the news of its death."""
-        assert isinstance(one.outcome, Died)
+    def _late_answer(self, one: Finished) -> Outcome:
+        """Return the answer that a worker left in the spool before it died, else the news of its death."""
         if self._spool is None:
             return one.outcome
         try:

@@ -188,6 +188,23 @@ class Ledger:
             ).fetchone()
         return None if row[0] is None else float(row[0])
 
+    def backlog(self, run: Run) -> tuple[int, int, int]:
+        """Return how many jobs a run has, how many of them are due, and the bytes of those (unknown sizes: average)."""
+        with ledger_errors(self.path):
+            row = self._db.execute(
+                "SELECT COUNT(*), SUM(state = 'due'), SUM(CASE WHEN state = 'due' THEN size_bytes END), "
+                "SUM(state = 'due' AND size_bytes IS NOT NULL) FROM jobs WHERE run_id = ?",
+                (run.id,),
+            ).fetchone()
+        total, due, known_bytes, sized = (int(value or 0) for value in row)
+        return total, due, known_bytes * due // sized if sized else 0
+
+    def last_start(self) -> float | None:
+        """Return when the last run that ended had begun (Unix time), or None."""
+        with ledger_errors(self.path):
+            row = self._db.execute("SELECT MAX(started_at) FROM runs WHERE ended_at IS NOT NULL").fetchone()
+        return None if row[0] is None else float(row[0])
+
     def scanned(self, run: Run, job: ScanJob, found: Scanned, *, now: float, worker: str = "") -> bool:
         """Keep a finished scan; return False when the very same one is there already (its report then stays)."""
         columns = {name: value for name, value in asdict(found).items() if name not in _APART}
