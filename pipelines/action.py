@@ -1,12 +1,11 @@
 """What the GitHub Action does: audits the models it is given, and tells the runner.
 
-``action.yml`` runs it as ``python -m pipelines.action``. Each model is scanned by ``hubaudit scan`` in a process of its own, given its arguments as a list: no input reaches a
-shell, and one model that breaks ends no other's audit.
+``action.yml`` runs it as ``python -m pipelines.action``. Each model is scanned in a process of its own, given its
+arguments as a list: no input reaches a shell, and one model that breaks ends no other's audit.
 """
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from pipelines.actions.protocol import Runner
 from pipelines.command import Exit, exit_of, sentence
 from pipelines.publish import Publisher
 from pipelines.publishing.diary import Diary
+from pipelines.scan_process import ScanRequest, run_scan
 from pipelines.settings import Settings, load_settings
 from reports.formats import RENDERERS
 from reports.json_v1 import ReportFormatError, load
@@ -31,7 +31,6 @@ WORST_FIRST = (Exit.FINDING, Exit.USAGE, Exit.COULD_NOT_CONCLUDE, Exit.NOTHING_T
 OUTCOMES: tuple[Outcome, ...] = ("fail", "review", "inconclusive", "pass")
 """Of several models, the first of these that occurs is the verdict."""
 
-_KEPT_FROM_CHILDREN = ("GITHUB_", "INPUT_", "ACTIONS_", "RUNNER_")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -112,36 +111,15 @@ def _audit(
     if known is not None and (report := _load(path)) is not None:
         runner.say(f"{target.model}: unchanged since its last audit")
         return Audit(target=target, code=Exit(known), report=report, path=path)
-    path.unlink(missing_ok=True)
-    code = _scan(target, path, inputs, environment, runner)
-    report = _load(path)
-    if report is None and code in {Exit.NOTHING_FOUND, Exit.FINDING}:
-        code = Exit.COULD_NOT_CONCLUDE
-    if report is not None:
-        memory.keep(target, report, path, int(code))
-    return Audit(target=target, code=code, report=report, path=path)
-
-
-def _scan(target: Target, path: Path, inputs: Inputs, environment: Mapping[str, str], runner: Runner) -> Exit:
-    """Run ``hubaudit scan`` and return its exit code; what it prints goes to the log, defused."""
-    command = [sys.executable, "-I", "-m", "pipelines", "scan", "--format=json", f"--output={path}"]
-    command += [f"--fail-on={target.fail_on}"]
-    command += [f"--base={target.base}"] if target.base else []
-    command += [f"--baseline={inputs.baseline}"] if inputs.baseline else []
-    # What the runner tells its steps is none of a scan's business, its tokens least of all.
-    kept = {name: value for name, value in environment.items() if not name.startswith(_KEPT_FROM_CHILDREN)}
-    done = subprocess.run(  # noqa: S603
-        [*command, "--", target.model],
-        env=kept,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
+    request = ScanRequest(
+        model=target.model, output=path, base=target.base, fail_on=target.fail_on, baseline=inputs.baseline
     )
-    runner.say(done.stdout)
-    return Exit(done.returncode) if done.returncode in set(Exit) else Exit.COULD_NOT_CONCLUDE
+    done = run_scan(request, environment)
+    runner.say(done.log)
+    report = _load(path)
+    if report is not None:
+        memory.keep(target, report, path, int(done.code))
+    return Audit(target=target, code=done.code, report=report, path=path)
 
 
 def _load(path: Path) -> AuditReport | None:

@@ -12,6 +12,7 @@ from pipelines.command import Exit, in_one_line, load_report, open_hub
 from pipelines.command import ends_with_a_sentence as _ends_with_a_sentence
 from pipelines.output import FORMATS, check_targets, pair_outputs, write_reports
 from pipelines.publish_cli import publish
+from pipelines.serve_cli import serve
 from pipelines.settings import tool_version
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def report(report: Path, formats: tuple[str, ...], outputs: tuple[str, ...]) -> 
 
 
 cli.add_command(publish)
+cli.add_command(serve)
 
 
 @cli.command()

@@ -11,9 +11,10 @@ from audit.records import AuditReport
 from pipelines.publishing.consent import is_own
 from pipelines.publishing.diary import Diary
 from pipelines.publishing.errors import PublishRefused, ReplyLost, RepositoryChanged
-from pipelines.publishing.hub_writer import HubWriter, Thread
-from pipelines.publishing.plan import README, Plan
+from pipelines.publishing.hub_writer import Account, HubWriter, Thread
+from pipelines.publishing.plan import README, Plan, severe_findings
 from pipelines.publishing.planner import Etiquette, Planner
+from reports.letters import answer, answer_mark
 from reports.markdown import PR_MARKER
 from scanner.errors import CouldNotConclude
 from scanner.hub import Hub
@@ -99,6 +100,25 @@ class Publisher:
             except RepositoryChanged:
                 if plans <= 0:
                     raise
+
+    def account(self) -> Account | None:
+        """Return who we are on the Hub; None without a token."""
+        return self._writer.account()
+
+    def answer(self, report: AuditReport, *, repo_id: str, number: int, key: str) -> str:
+        """Reply to a comment that asked for an audit, in its thread; an earlier reply to it is edited.
+
+        Severe findings are not told there. An owner who opted out is not answered either.
+
+        Raises:
+            CouldNotConclude: opted out, or the Hub refused or did not answer.
+        """
+        self._planner.check_opt_out(repo_id)
+        severe = severe_findings(report)
+        text = answer(report, severe=severe, key=key)
+        answered = self._writer.answer(repo_id, number, text, mark=answer_mark(key))
+        address = self._writer.address(repo_id, number)
+        return f"answered in {address}" if answered else f"{address} was closed meanwhile, so nothing was said there"
 
     def in_order(self, reports: Iterable[AuditReport]) -> list[AuditReport]:
         """Return reports in the order in which to publish them: our own repositories, those allowed, the others."""

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -15,7 +15,8 @@ class Settings:
 
     ``token`` is None when the environment sets none; the client then looks for a stored login by itself.
     ``timeout_seconds`` bounds each request, ``patience_seconds`` the waiting for one request over all its retries.
-    ``state_folder`` holds what has to be remembered between runs; it may not exist yet.
+    ``state_folder`` holds what has to be remembered between runs; it may not exist yet. ``webhook_secret`` is what
+    the Hub sends with its events.
     """
 
     endpoint: str = DEFAULT_ENDPOINT
@@ -23,6 +24,7 @@ class Settings:
     timeout_seconds: float = 30.0
     patience_seconds: float = 120.0
     state_folder: Path = Path(".hubaudit")
+    webhook_secret: str | None = field(default=None, repr=False)
 
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:
@@ -35,9 +37,10 @@ def _number(environment: Mapping[str, str], name: str, default: float) -> float:
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read ``HF_ENDPOINT``, ``HF_TOKEN``, ``HUBAUDIT_TIMEOUT``, ``HUBAUDIT_PATIENCE`` and ``HUBAUDIT_STATE``.
+    """Read ``HF_ENDPOINT``, ``HF_TOKEN``, and our own variables.
 
-    The times are in seconds. Without ``HUBAUDIT_STATE``, state goes below ``XDG_STATE_HOME`` or ``~/.local/state``.
+    ``HUBAUDIT_TIMEOUT`` and ``HUBAUDIT_PATIENCE`` are in seconds. State goes to ``HUBAUDIT_STATE``, else below
+    ``XDG_STATE_HOME`` or ``~/.local/state``. ``HUBAUDIT_WEBHOOK_SECRET`` is for ``hubaudit serve``.
     """
     env = os.environ if environment is None else environment
     return Settings(
@@ -46,6 +49,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         timeout_seconds=_number(env, "HUBAUDIT_TIMEOUT", 30.0),
         patience_seconds=_number(env, "HUBAUDIT_PATIENCE", 120.0),
         state_folder=_state_folder(env),
+        webhook_secret=env.get("HUBAUDIT_WEBHOOK_SECRET") or None,
     )
 
 

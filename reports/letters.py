@@ -28,8 +28,25 @@ def discussion_title(report: AuditReport) -> str:
 
 def discussion_body(report: AuditReport) -> str:
     """Return the first comment of a discussion: the card section as text, and the hidden marker of our threads."""
-    section = card_section(report).strip().removeprefix(BEGIN).removesuffix(END).strip()
-    return _render("discussion_body.md.jinja", report, section=MarkdownSource(section), marker=_marker())
+    return _render("discussion_body.md.jinja", report, section=_bare_section(report), marker=_marker())
+
+
+def answer(report: AuditReport, *, severe: bool, key: str) -> str:
+    """Return the reply to somebody who asked for an audit in a comment.
+
+    Args:
+        report: the finished audit.
+        severe: there are findings that the owner hears of first, so the figures are left out.
+        key: a hidden mark, by which a second run finds its answer; letters and digits.
+    """
+    return _render("answer.md.jinja", report, section=_bare_section(report), severe=severe, marker=answer_mark(key))
+
+
+def answer_mark(key: str) -> MarkdownSource:
+    """Return the hidden mark of the answer to one comment."""
+    if not key.isalnum():
+        raise ValueError(key)
+    return MarkdownSource(f"<!-- hubaudit:answer {key} -->")
 
 
 def closing_comment(report: AuditReport) -> str:
@@ -50,6 +67,11 @@ def private_report(report: AuditReport) -> str:
         remedies=[finding.remedy for finding in worst],
         more_findings=len(report.findings) - len(worst),
     )
+
+
+def _bare_section(report: AuditReport) -> MarkdownSource:
+    """Return the card section without its markers."""
+    return MarkdownSource(card_section(report).strip().removeprefix(BEGIN).removesuffix(END).strip())
 
 
 def _marker() -> MarkdownSource:

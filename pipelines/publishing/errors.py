@@ -15,5 +15,9 @@ class ReplyLost(HubUnreachable):
     """The request was sent and no usable answer came back: it may have been carried out."""
 
 
+class OptedOut(CouldNotConclude):
+    """The owner does not want to hear from us, which is respected."""
+
+
 class DailyCapReached(CouldNotConclude):
     """Enough repositories of others were written to today."""

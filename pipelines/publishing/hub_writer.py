@@ -32,9 +32,13 @@ _UNSURE = frozenset({408, 500, 502, 503, 504})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Who we are on the Hub: the user, the organisations they may write to, and whether the token may only read."""
+    """Who we are on the Hub: the user, the organisations they may write to, and whether the token may only read.
+
+    ``id`` is the Hub's own for the user, None when it does not say.
+    """
 
     user: str
+    id: str | None
     orgs: frozenset[str]
     read_only: bool
 
@@ -106,7 +110,13 @@ class HubWriter:
                 ) from error
             orgs = {str(org["name"]) for org in me.get("orgs") or () if org.get("roleInOrg") in _WRITING_ROLES}
             role = ((me.get("auth") or {}).get("accessToken") or {}).get("role")
-            self._account = Account(user=str(me["name"]), orgs=frozenset(orgs), read_only=role == "read")
+            identity = me.get("id")
+            self._account = Account(
+                user=str(me["name"]),
+                id=identity if isinstance(identity, str) else None,
+                orgs=frozenset(orgs),
+                read_only=role == "read",
+            )
         return self._account
 
     def threads(self, repo_id: str) -> tuple[Thread, ...]:
@@ -174,6 +184,30 @@ class HubWriter:
         """Close a thread with a last comment."""
         with self._writing(repo_id):
             self._api.change_discussion_status(repo_id, thread.number, "closed", comment=comment)
+
+    def answer(self, repo_id: str, number: int, text: str, *, mark: str) -> bool:
+        """Comment on a thread, or edit our comment there that holds the mark; False when the thread is closed.
+
+        Raises:
+            PublishRefused, ReplyLost: as the module says.
+        """
+        me = self.account()
+        with self._asking(repo_id):
+            details = self._api.get_discussion_details(repo_id, number)
+        if details.status not in {"open", "draft"}:
+            return False
+        ours = (
+            event
+            for event in details.events
+            if isinstance(event, DiscussionComment) and me is not None and event.author == me.user
+        )
+        earlier = next((event for event in ours if mark in event.content), None)
+        with self._writing(repo_id):
+            if earlier is None:
+                self._api.comment_discussion(repo_id, number, text)
+            elif earlier.content.strip() != text.strip():
+                self._api.edit_discussion_comment(repo_id, number, earlier.id, new_content=text)
+        return True
 
     def address(self, repo_id: str, number: int) -> str:
         """Return the page of a thread."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from audit.records import AuditReport
 from pipelines.publishing.consent import RepoList, card_opts_out, is_own
-from pipelines.publishing.errors import PublishRefused
+from pipelines.publishing.errors import OptedOut, PublishRefused
 from pipelines.publishing.hub_writer import HubWriter, Thread
 from pipelines.publishing.plan import (
     FORMS,
@@ -112,6 +112,25 @@ class Planner:
             threads=threads,
         )
 
+    def check_opt_out(self, repo_id: str) -> None:
+        """Check that neither the opt-out list nor the card says no.
+
+        Raises:
+            OptedOut: one of them does.
+            RepoUnavailable: the card cannot be read.
+        """
+        ref = self._hub.resolve(RepoSpec(text=repo_id, repo_id=repo_id))
+        said_no = self._opted_out(ref.name, self.readme(ref))
+        if said_no is not None:
+            raise OptedOut(said_no)
+
+    def _opted_out(self, name: str, card: bytes | None) -> str | None:
+        if name in self._etiquette.opted_out:
+            return f"{name} is on the opt-out list; nothing is published there."
+        if card is not None and card_opts_out(card):
+            return f"The card of {name} opts out (`hubaudit: false`); nothing is published there."
+        return None
+
     def allows(self, repo_id: str) -> bool:
         """Whether a repository is on the allow-list."""
         return self._etiquette.allowed is not None and repo_id in self._etiquette.allowed
@@ -119,10 +138,9 @@ class Planner:
     def _block(self, report: AuditReport, seen: _Seen, form: str) -> tuple[Block | None, str | None]:
         """Say why nothing may be written, the owner's wish first."""
         name = seen.repo_id
-        if name in self._etiquette.opted_out:
-            return "opted_out", f"{name} is on the opt-out list; nothing is published there."
-        if seen.card is not None and card_opts_out(seen.card):
-            return "opted_out", f"The card of {name} opts out (`hubaudit: false`); nothing is published there."
+        said_no = self._opted_out(name, seen.card)
+        if said_no is not None:
+            return "opted_out", said_no
         ended = ended_by_others(seen.threads, seen.user or "")
         if ended is not None:
             return "opted_out", (
