@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from scanner.drift.kernels import STRIP_ROWS
-from scanner.drift.moments import MAX_COLUMNS, Workers, usable_cores
+from scanner.drift.moments import MAX_COLUMNS
 from scanner.drift.pair import Depth, PairMeasurement
+from scanner.drift.workers import Workers, usable_cores
 from scanner.errors import CorruptWeights, CouldNotConclude, FileNotFound
 from scanner.records import Alignment, Coverage, DriftFacts, PairSpec, Rows, Skip, TensorDrift
 from scanner.weights.dtypes import item_bits

@@ -1,11 +1,8 @@
 """The moments of one pair of tensors, folded block by block in any sizes, on one thread or several."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +10,7 @@ import numpy.typing as npt
 from scanner.drift import kernels
 from scanner.drift.panels import kernel_panels, work_dtype
 from scanner.drift.rounding import loses_precision, rounding_energy
+from scanner.drift.workers import Workers
 from scanner.records import F64, PairSpec
 from scanner.weights.source import Block
 
@@ -22,40 +20,6 @@ PIECE_COLUMNS: Final = 1 << 16
 """Pieces in which such long rows are folded."""
 SHARED_ELEMENTS: Final = 1 << 19
 """Smallest block, in elements, that is worth handing to several threads."""
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-class Workers:
-    """Threads for the kernels, which hold no lock while they run. Use as a context manager."""
-
-    def __init__(self, count: int) -> None:
-        self.count = max(1, count)
-        self._pool = ThreadPoolExecutor(self.count - 1, "drift") if self.count > 1 else None
-
-    def map(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-        """Apply the function to all items, the first of them on the calling thread."""
-        if self._pool is None or len(items) < 2:
-            return [function(item) for item in items]
-        others = [self._pool.submit(function, item) for item in items[1:]]
-        return [function(items[0]), *(other.result() for other in others)]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True)
 
 
 class ColumnSums:

@@ -5,9 +5,10 @@ from typing import Final, Literal
 
 from scanner.drift import kernels
 from scanner.drift.coding import CodingMoments
-from scanner.drift.moments import TensorMoments, Workers
+from scanner.drift.moments import TensorMoments
 from scanner.drift.residual import residual_of
 from scanner.drift.spectrum import DeltaSpectrum, has_spectrum
+from scanner.drift.workers import Workers
 from scanner.records import PairSpec, TensorDrift
 from scanner.weights.source import Block
 
@@ -32,7 +33,7 @@ class PairMeasurement:
         self._spec = spec
         self._moments = TensorMoments(spec, workers, with_residual=depth != "moments")
         spectral = depth == "spectrum" and self._moments.narrow and has_spectrum(spec)
-        self._spectrum = DeltaSpectrum(spec, seed=seed) if spectral else None
+        self._spectrum = DeltaSpectrum(spec, workers, seed=seed) if spectral else None
         self._coding = CodingMoments(spec) if spec.candidate.scheme is not None else None
 
     def fold(self, base: Block, candidate: Block) -> None:

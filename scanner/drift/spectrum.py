@@ -14,6 +14,7 @@ import numpy.typing as npt
 from scanner.drift import kernels
 from scanner.drift.panels import kernel_panels, work_dtype
 from scanner.drift.sketch import Sketch, Solution, sketch_bytes
+from scanner.drift.workers import Workers
 from scanner.records import F32, PairSpec, Spectrum
 from scanner.weights.source import Block
 
@@ -46,15 +47,18 @@ def has_spectrum(spec: PairSpec) -> bool:
 class DeltaSpectrum:
     """Takes in the delta of one pair and finishes with its spectrum. ``has_spectrum`` must hold."""
 
-    def __init__(self, spec: PairSpec, *, seed: int = 0) -> None:
+    def __init__(self, spec: PairSpec, workers: Workers, *, seed: int = 0) -> None:
         """Prepare for a pair.
 
         Args:
             spec: the pair.
+            workers: who multiplies.
             seed: of a sketch's Gaussian test directions; the same seed gives the same values.
         """
         rows, columns = _shape(spec)
-        self._method = _Whole(rows, columns) if _is_exact(rows, columns) else Sketch(rows, columns, seed)
+        self._method = (
+            _Whole(rows, columns, workers) if _is_exact(rows, columns) else Sketch(rows, columns, workers, seed=seed)
+        )
         self._number = work_dtype(spec.base.dtype, spec.candidate.dtype)
         self._scale = 0.0
         """Factor on the delta: squares of small updates would underflow in float32."""
@@ -119,7 +123,8 @@ class DeltaSpectrum:
 class _Whole:
     """Keeps the whole delta."""
 
-    def __init__(self, rows: int, columns: int) -> None:
+    def __init__(self, rows: int, columns: int, workers: Workers) -> None:
+        self._workers = workers
         self._delta: F32 = np.zeros((rows, columns), np.float32)
         self._filled = 0
 
@@ -136,7 +141,7 @@ class _Whole:
         step = max(1, GRAM_ELEMENTS // matrix.shape[1])
         for start in range(0, matrix.shape[0], step):
             part = matrix[start : start + step].astype(np.float64)
-            gram += part.T @ part
+            gram += self._workers.product(part.T, part)
         if not np.isfinite(gram).all():
             return None
         energies, vectors = np.linalg.eigh(gram)

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paired import Array, block_of, exact, spec_of, stored
 
-from scanner.drift.moments import MAX_COLUMNS, Workers
+from scanner.drift.moments import MAX_COLUMNS
 from scanner.drift.pair import PairMeasurement
+from scanner.drift.workers import Workers
 from scanner.records import TensorDrift
 
 DTYPES = ("BF16", "F16", "F32", "F64")

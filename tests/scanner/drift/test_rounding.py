@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from paired import NUMBERS, block_of, exact, spec_of, stored
 
-from scanner.drift.moments import Workers
 from scanner.drift.pair import PairMeasurement
 from scanner.drift.rounding import loses_precision, rounding_energy
+from scanner.drift.workers import Workers
 from scanner.weights.dtypes import ELEMENT_TYPES, is_float
 
 FLOATS = [name for name in ELEMENT_TYPES if is_float(name)]

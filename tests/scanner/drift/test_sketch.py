@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from scanner.drift import sketch
 from scanner.drift.sketch import KEPT, PANEL_ELEMENTS, WIDTH, Sketch, sketch_bytes
+from scanner.drift.workers import Workers
 from scanner.records import F32
 
 
@@ -21,10 +22,11 @@ PANEL = 1 << 16
 
 
 def solved(delta: F32, portions: tuple[int, ...] = (), panel_elements: int = PANEL) -> sketch.Solution | None:
-    made = Sketch(*delta.shape, 0, panel_elements=panel_elements)
-    for part in np.split(delta, np.clip(np.cumsum(portions, dtype=int), 0, delta.shape[0])):
-        made.add(part)
-    return made.solve()
+    with Workers(1) as workers:
+        made = Sketch(*delta.shape, workers, panel_elements=panel_elements)
+        for part in np.split(delta, np.clip(np.cumsum(portions, dtype=int), 0, delta.shape[0])):
+            made.add(part)
+        return made.solve()
 
 
 @pytest.mark.parametrize("shape", [(130, 300), (1000, 200), (300, 700), (5000, 40)])
@@ -93,7 +95,7 @@ def test_values_beyond_float32_give_nothing(bad: float) -> None:
 
 
 def test_nothing_gives_nothing() -> None:
-    assert Sketch(10, 10, 0).solve() is None
+    assert Sketch(10, 10, Workers(1)).solve() is None
     assert solved(np.zeros((2000, 100), np.float32)) is None
 
 

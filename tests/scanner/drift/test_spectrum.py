@@ -4,6 +4,7 @@ from drift_facts import spectrum as plain_spectrum
 from paired import Array, block_of, exact, spec_of, stored
 
 from scanner.drift.spectrum import EXACT_SIDE, DeltaSpectrum, has_spectrum
+from scanner.drift.workers import Workers
 from scanner.records import Spectrum
 
 
@@ -17,7 +18,7 @@ def weights(rows: int, columns: int, spike: float = 0.0, seed: int = 0) -> tuple
 
 
 def measured(base: Array, candidate: Array, dtype: str, height: int = 10_000) -> Spectrum | None:
-    spectrum = DeltaSpectrum(spec_of("w", base.shape, dtype, dtype))
+    spectrum = DeltaSpectrum(spec_of("w", base.shape, dtype, dtype), Workers(2))
     delta = exact(candidate, dtype) - exact(base, dtype)
     energies = np.where(np.isfinite(delta), delta, 0.0) ** 2
     for start in range(0, base.shape[0], height):
