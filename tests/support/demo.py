@@ -72,27 +72,32 @@ def scan(model: str, output: Path, environment: Mapping[str, str]) -> Scanned:
 
 
 def verdict_table(scans: list[Scanned]) -> Table:
-    """Return the table of all verdicts."""
+    """Return the table of all verdicts, narrow enough for 80 columns."""
     table = Table(title="hubaudit scan, over HTTP", title_justify="left")
-    for heading in ("model", "verdict", "base", "compared", "first finding", "where", "exit", "time"):
+    for heading in ("model", "verdict", "base", "compared", "finding", "exit", "time"):
         table.add_column(heading, overflow="fold")
     for done in scans:
         report = done.report
         coverage = report["coverage"]
-        first = report["findings"][0] if report["findings"] else None
-        tokens = [token["text"] for place in (first or {}).get("locations", ()) for token in place["tokens"]][:3]
-        tensor = first["locations"][0]["tensor"] if first else None
+        share = coverage["parameters_compared"] / max(1, coverage["parameters_total"])
         table.add_row(
-            done.model,
+            done.model.removeprefix("demo/"),
             report["verdict"]["outcome"],
             report["lineage"]["status"],
-            f"{coverage['parameters_compared'] / max(1, coverage['parameters_total']):.1%}",
-            f"{first['rule_id']} {first['title']}" if first else "nothing found",
-            " ".join(filter(None, (tensor, ", ".join(tokens)))) or "-",
+            f"{int(share * 10_000) / 100:.2f} %",
+            "\n".join(_told(finding) for finding in report["findings"][:3]) or "nothing found",
             str(done.code),
             f"{done.seconds:.1f} s",
         )
     return table
+
+
+def _told(finding: Mapping[str, Any]) -> str:
+    """Return a finding in a few words: its rule, and the first tokens or the tensor that it names."""
+    place = finding["locations"][0]
+    tokens = ", ".join(token["text"] for token in place["tokens"][:3])
+    tensor = ".".join((place["tensor"] or "").split(".")[-5:-1])
+    return " ".join(filter(None, (finding["rule_id"], tokens or tensor or finding["title"])))
 
 
 def show_pull_request(console: Console, endpoint: str, model: str, number: int) -> None:
