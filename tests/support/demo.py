@@ -75,7 +75,7 @@ def verdict_table(scans: list[Scanned]) -> Table:
     """Return the table of all verdicts, narrow enough for 80 columns."""
     table = Table(title="hubaudit scan, over HTTP", title_justify="left")
     for heading in ("model", "verdict", "base", "compared", "finding", "exit", "time"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in {"model", "base"})
     for done in scans:
         report = done.report
         coverage = report["coverage"]
@@ -85,7 +85,7 @@ def verdict_table(scans: list[Scanned]) -> Table:
             report["verdict"]["outcome"],
             report["lineage"]["status"],
             f"{int(share * 10_000) / 100:.2f} %",
-            "\n".join(_told(finding) for finding in report["findings"][:3]) or "nothing found",
+            _told(report["findings"][0]) if report["findings"] else "nothing found",
             str(done.code),
             f"{done.seconds:.1f} s",
         )
@@ -93,11 +93,11 @@ def verdict_table(scans: list[Scanned]) -> Table:
 
 
 def _told(finding: Mapping[str, Any]) -> str:
-    """Return a finding in a few words: its rule, and the first tokens or the tensor that it names."""
+    """Return a finding in a few words: its rule, and the first tokens, the tensor or the file that it names."""
     place = finding["locations"][0]
     tokens = ", ".join(token["text"] for token in place["tokens"][:3])
     tensor = ".".join((place["tensor"] or "").split(".")[-5:-1])
-    return " ".join(filter(None, (finding["rule_id"], tokens or tensor or finding["title"])))
+    return " ".join(filter(None, (finding["rule_id"], tokens or tensor or place["file"])))
 
 
 def show_pull_request(console: Console, endpoint: str, model: str, number: int) -> None:
