@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
+from audit.quantising import only_cast
 from audit.readings import Reading, Told, abstain, judge, location_of
 from audit.records import Finding, Location, Measurement, SkipRecord
 from scanner.records import F64, CodingDrift, TensorDrift
@@ -24,8 +25,13 @@ _DECLARED = "quantized"
 
 
 def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
-    """Judge the tensors that are stored in codes; silent when there are none."""
+    """Judge the tensors that are stored in codes; silent when there are none and more than a cast was done."""
     if evidence.drift is None:
+        return
+    tensors = evidence.drift.tensors
+    if any(t.changed for t in tensors) and all(only_cast(t, evidence.profile) for t in tensors):
+        # The whole change is the cast's own rounding: judged, and nothing found.
+        yield Hit(rule_id=ROWS.id, score=0.0)
         return
     coded = [(tensor, tensor.coding) for tensor in evidence.drift.tensors if tensor.coding is not None]
     ratios = {tensor.spec.name: ratio for tensor, coding in coded if (ratio := coding.error_ratio) is not None}

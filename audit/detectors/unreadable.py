@@ -25,7 +25,9 @@ def run(evidence: Evidence) -> Iterator[Hit]:
         fraction = evidence.drift.coverage.fraction
         if fraction < evidence.profile.value("policy.least_coverage"):
             yield _coverage(fraction, evidence.drift.coverage.skipped, evidence)
-    unread = [f.path for f in evidence.candidate.files if f.path.lower().endswith(_WEIGHT_SUFFIXES)]
+    read = {tensor.spec.candidate.file for tensor in evidence.drift.tensors} if evidence.drift else set()
+    paths = (entry.path for entry in evidence.candidate.files)
+    unread = [path for path in paths if path.lower().endswith(_WEIGHT_SUFFIXES) and path not in read]
     if unread:
         yield _unread(unread, evidence)
 
