@@ -107,6 +107,14 @@ class Budget:
             window.quota = allowance.quota or window.quota
             window.seconds = allowance.window_seconds or window.seconds
 
+    def rate(self, bucket: str) -> float | None:
+        """Return how many requests per second a quota allows in the long run, or None while none is known."""
+        with self._lock:
+            window = self._windows.get(bucket)
+            if window is None or not window.quota or not window.seconds:
+                return None
+            return self._share * window.quota / window.seconds
+
     def left(self) -> dict[str, int]:
         """Return what is left of each known quota, for people."""
         with self._lock:

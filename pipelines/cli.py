@@ -10,6 +10,7 @@ import click
 
 from pipelines.command import Exit, in_one_line, load_report, open_hub
 from pipelines.command import ends_with_a_sentence as _ends_with_a_sentence
+from pipelines.fleet_cli import fleet
 from pipelines.output import FORMATS, check_targets, pair_outputs, write_reports
 from pipelines.publish_cli import publish
 from pipelines.serve_cli import serve
@@ -113,6 +114,7 @@ def report(report: Path, formats: tuple[str, ...], outputs: tuple[str, ...]) -> 
     write_reports(load_report(report), wanted)
 
 
+cli.add_command(fleet)
 cli.add_command(publish)
 cli.add_command(serve)
 

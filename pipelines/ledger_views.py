@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pipelines.ledger import Wanted
 from pipelines.ledger_file import LedgerError, damaged, ledger_errors, open_reader
 
 MAX_REPORT_BYTES = 256 << 20
@@ -73,6 +74,21 @@ class LedgerReader:
         """Count the repositories by state."""
         row = self._one(_COUNTS)
         return Counts(done=row["done"] or 0, failed=row["failed"] or 0, pending=row["pending"] or 0)
+
+    def revision(self, one: Wanted) -> str | None:
+        """Return the commit of a repository's present result, or None."""
+        with ledger_errors(self.path):
+            row = self._db.execute(
+                "SELECT results.revision FROM jobs JOIN results ON results.id = jobs.result_id "
+                "WHERE jobs.repo_id = ? AND jobs.wanted = ? AND jobs.state = 'done'",
+                (one.repo_id, one.wanted),
+            ).fetchone()
+        return None if row is None else str(row[0])
+
+    def last_start(self) -> float | None:
+        """Return when the last run that ended had begun (Unix time), or None."""
+        row = self._one("SELECT MAX(started_at) AS started FROM runs WHERE ended_at IS NOT NULL")
+        return None if row["started"] is None else float(row["started"])
 
     def verdicts(self) -> dict[str, int]:
         """Count the present verdicts, and ``failed``, by job."""

@@ -1,0 +1,488 @@
+"""``hubaudit fleet``: many repositories, resumable; and what can be asked of a ledger afterwards.
+
+Thin, like all of the command line: parses, calls one function, prints. Heavy imports stay inside the commands.
+"""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from pipelines.command import Exit, ends_with_a_sentence
+from pipelines.settings import load_settings
+
+if TYPE_CHECKING:
+    from pipelines.fleet import Observer
+    from pipelines.fleet_plan import FleetPlan
+    from pipelines.fleet_run import Resources, RunReport
+    from pipelines.ledger import Wanted
+    from pipelines.ledger_views import LedgerReader
+    from pipelines.selection import Problems, Selection
+
+DEFAULT_LEDGER = Path("fleet.sqlite")
+LEDGER = click.Path(dir_okay=False, path_type=Path)
+OUTPUT = click.Path(dir_okay=False, path_type=Path, writable=True)
+MEGABYTE = 1_000_000
+_SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*([KMGT]?)(i?)B?", re.ASCII | re.IGNORECASE)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """A number of bytes: ``500MB``, ``20GB``, ``2GiB``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes."""
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is not a size; write 500MB or 20GB.", param, ctx)
+        step = 1024 if match[3] else 1000
+        return int(float(match[1]) * step ** " KMGT".index(match[2].upper() or " "))
+
+
+def _ledger_option(command: Command) -> Command:
+    return click.option(
+        "--ledger", type=LEDGER, default=DEFAULT_LEDGER, show_default=True, help="The SQLite file that keeps all."
+    )(command)
+
+
+@click.group(invoke_without_command=True)
+@click.option("--author", metavar="NAME", help="All models of a user or organisation.")
+@click.option("--base", metavar="MODEL", help="All models that declare this base.")
+@click.option("--generations", type=click.IntRange(1, 8), default=1, show_default=True, help="With --base: how deep.")
+@click.option("--search", metavar="TEXT", help="All models with this in their id.")
+@click.option(
+    "--models",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The ids in a file, one a line.",
+)
+@click.option("--min-downloads", type=click.IntRange(min=0), default=0, help="Only with so many a month.")
+@click.option("--max-age", metavar="AGE", help="Only changed within this time: 30d, 12h.")
+@click.option("--created-after", metavar="DATE", help="Only made since then.")
+@click.option("--gated", type=click.Choice(("any", "open", "gated")), default="any", show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many repositories.")
+@click.option("--since", metavar="WHEN", help="Only changed since `last` (the last run), a date, 3d or 12h.")
+@click.option("--against", metavar="BASE", help="Compare all of them with this base, whatever they declare.")
+@click.option("--plan", "plan_only", is_flag=True, help="Show repositories, bytes, requests and hours; scan nothing.")
+@click.option(
+    "--engine", type=click.Choice(("local", "ray", "hf-jobs")), default="local", show_default=True, help="Where to run."
+)
+@click.option("--workers", type=click.IntRange(1, 512), help="Processes; as many as cores when left out.")
+@click.option(
+    "--threads", type=click.IntRange(1, 64), default=4, show_default=True, help="Scans at a time in each process."
+)
+@click.option("--worker-memory", type=Size(), default="2GiB", show_default=True, help="Replace larger processes.")
+@click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Bytes of bases; <ledger>.cache.")
+@click.option("--cache-size", type=Size(), default="20GB", show_default=True, help="At most so many; 0 for none.")
+@click.option("--quota-share", type=click.FloatRange(0.01, 1.0), default=0.9, show_default=True)
+@click.option("--job-timeout", type=click.FloatRange(min=1.0), default=3600.0, show_default=True, help="Seconds.")
+@click.option("--retry-wait", type=click.FloatRange(min=0.0), default=30.0, show_default=True, help="Seconds.")
+@click.option("--ray-address", metavar="ADDRESS", help="A Ray cluster; Ray is started here when left out.")
+@click.option("--bucket", metavar="ORG/NAME", help="hf-jobs: where the ledger is kept.")
+@click.option("--flavor", default="cpu-upgrade", show_default=True, help="hf-jobs: the hardware.")
+@click.option("--timeout", "jobs_timeout", default="6h", show_default=True, help="hf-jobs: the longest run.")
+@click.option("--yes", is_flag=True, help="hf-jobs: really start the job, which costs money.")
+@click.option("--stop-file", type=LEDGER, help="The run ends when this file appears; <ledger>.stop.")
+@click.option("--keep-copy", type=LEDGER, help="Copy the ledger here every few minutes, and begin from it.")
+@click.option(
+    "--log", "log", type=click.Choice(("auto", "json", "none")), default="auto", help="auto: bar on a terminal."
+)
+@click.option(
+    "--fail-on",
+    type=click.Choice(("review", "fail", "never")),
+    default="review",
+    show_default=True,
+    help="The mildest verdict that exits with 1.",
+)
+@_ledger_option
+@click.pass_context
+@ends_with_a_sentence
+def fleet(context: click.Context, /, **options: Any) -> None:
+    """Scan many models; go on where an interrupted run was; scan again only what has changed.
+
+    \b
+    Examples:
+      hubaudit fleet --author org --plan                    what it would take
+      hubaudit fleet --author org --ledger org.sqlite       do it; run again for what is new
+      hubaudit fleet --base org/base --generations 2        all descendants of a base
+      hubaudit fleet --models ids.txt --workers 4           the ids in a file
+      hubaudit fleet status --ledger org.sqlite             counts, the worst, the failures
+
+    Ctrl-C, SIGTERM and a stop file let what is in flight finish. The exit code is 1 when a verdict on record is at or
+    above --fail-on, else 3 when a repository could not be scanned, else 0; 4 when there was nothing to scan.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    selection = _selection(options)
+    if options["engine"] == "hf-jobs":
+        _on_hf_jobs(options)
+        return
+    if options["plan_only"]:
+        _show_plan(selection, options)
+        return
+    report = _run(selection, options, quiet=context.find_root().params.get("quiet", False))
+    _say(report, options["ledger"])
+    raise SystemExit(int(_exit_code(report, options["fail_on"])))
+
+
+@fleet.command()
+@click.option("--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True)
+@_ledger_option
+@ends_with_a_sentence
+def status(form: str, ledger: Path) -> None:
+    """Print how many repositories are done, failed and pending, and the worst."""
+    from pipelines.fleet_views import status_as_json, status_as_text
+
+    with _reading(ledger) as reader:
+        click.echo(json.dumps(status_as_json(reader)) if form == "json" else status_as_text(reader))
+
+
+@fleet.command()
+@click.argument("repos", nargs=-1)
+@click.option("--cause", metavar="ERROR", help="Only those that failed for this reason (see `status`).")
+@_ledger_option
+@ends_with_a_sentence
+def retry(repos: tuple[str, ...], cause: str | None, ledger: Path) -> None:
+    """Make failed repositories due again: all, those named, or those that failed for one cause."""
+    from pipelines.ledger import Ledger
+
+    with Ledger(ledger, create=False) as opened:
+        opened.recover(now=time.time())
+        changed = opened.retry(cause=cause, repo_ids=repos)
+    click.echo(f"{changed} due again; run `hubaudit fleet` with the same selection.")
+
+
+@fleet.command()
+@click.option("--parquet", type=OUTPUT, help="Write a Parquet file (needs pyarrow).")
+@click.option("--jsonl", type=OUTPUT, help="Write a line of JSON per repository.")
+@_ledger_option
+@ends_with_a_sentence
+def export(parquet: Path | None, jsonl: Path | None, ledger: Path) -> None:
+    """Write one row per repository, for analysis elsewhere."""
+    from pipelines.export import export_jsonl, export_parquet
+
+    if parquet is None and jsonl is None:
+        raise click.UsageError("give --parquet PATH, --jsonl PATH or both.")
+    with _reading(ledger) as reader:
+        for path, write in ((parquet, export_parquet), (jsonl, export_jsonl)):
+            if path is not None:
+                click.echo(f"{write(reader, path)} rows in {path}", err=True)
+
+
+@fleet.command()
+@click.option("--output", type=click.Path(path_type=Path), default=Path("fleet.html"), show_default=True)
+@click.option("--title", help="What to call the fleet.")
+@_ledger_option
+@ends_with_a_sentence
+def page(output: Path, title: str | None, ledger: Path) -> None:
+    """Write a one-page overview: the worst first, families, the trend over runs."""
+    from pipelines.fleet_views import overview, title_of
+    from pipelines.output import write_document
+    from reports.fleet_page import render_fleet
+
+    with _reading(ledger) as reader:
+        shown = overview(reader, title=title or title_of(ledger), now=datetime.now(UTC))
+    write_document(render_fleet(shown), str(output))
+
+
+@fleet.command()
+@click.argument("repo")
+@_ledger_option
+@ends_with_a_sentence
+def show(repo: str, ledger: Path) -> None:
+    """Print the report of REPO as JSON; `hubaudit report` renders it in any format."""
+    from pipelines.output import STDOUT, write_document
+
+    with _reading(ledger) as reader:
+        write_document(reader.report(repo), STDOUT)
+
+
+@fleet.command()
+@_ledger_option
+@ends_with_a_sentence
+def stop(ledger: Path) -> None:
+    """Ask the run that drives this ledger to finish what is in flight and end."""
+    path = _stop_file(ledger, None)
+    path.touch()
+    click.echo(f"{path} is there; the run ends soon. Remove it before the next run.")
+
+
+@fleet.command()
+@click.option("--publish-to", "repo", required=True, metavar="ORG/NAME", help="The dataset.")
+@click.option("--public", is_flag=True, help="For everybody to see; private when left out.")
+@click.option("--disclose", is_flag=True, help="With --public: severe findings as well. Tell the owners first.")
+@click.option("--jsonl", is_flag=True, help="JSON lines instead of Parquet.")
+@click.option("--yes", is_flag=True, help="Write to the Hub. Without it the change is only shown.")
+@_ledger_option
+@ends_with_a_sentence
+def publish(repo: str, public: bool, disclose: bool, jsonl: bool, yes: bool, ledger: Path) -> None:
+    """Publish the results as a dataset on the Hub; without --yes, only show what would be written."""
+    from pipelines.fleet_publish import plan_dataset, publish_dataset
+
+    settings = load_settings()
+    with _reading(ledger) as reader:
+        plan = plan_dataset(reader, repo, private=not public, disclose=disclose, parquet=not jsonl)
+        click.echo(plan.shown, nl=False)
+        if plan.blocked:
+            click.echo(f"hubaudit: {plan.blocked}", err=True)
+            raise SystemExit(int(Exit.FINDING))
+        if yes:
+            click.echo(publish_dataset(reader, plan, endpoint=settings.endpoint, token=settings.token))
+        else:
+            click.echo("hubaudit: dry run, nothing was written; add --yes to publish this.", err=True)
+
+
+def _selection(options: dict[str, Any]) -> "Selection":
+    """Return what was asked for.
+
+    Raises:
+        click.UsageError: nothing was, or more than one thing.
+    """
+    from pipelines.selection import Filters, Selection, since
+
+    given = [name for name in ("author", "base", "search", "models") if options[name] is not None]
+    if len(given) != 1:
+        raise click.UsageError("give one of --author, --base, --search and --models.")
+    filtering = options["min_downloads"] or options["max_age"] or options["created_after"] or options["since"]
+    if given == ["models"] and (filtering or options["gated"] != "any"):
+        raise click.UsageError("a file names ids and nothing to filter them by; filter when you write it.")
+    now = datetime.now(UTC)
+    age = since(options["max_age"], None, now) if options["max_age"] else None
+    created = since(options["created_after"], None, now) if options["created_after"] else None
+    filters = Filters(
+        min_downloads=options["min_downloads"],
+        changed_after=age,
+        created_after=created,
+        gating=options["gated"],
+        limit=options["limit"],
+    )
+    return Selection(
+        author=options["author"],
+        base=options["base"],
+        search=options["search"],
+        models=options["models"],
+        generations=options["generations"],
+        filters=filters,
+    )
+
+
+def _since(selection: "Selection", text: str | None, last: float | None) -> "Selection":
+    """Narrow a selection to what has changed since a moment."""
+    from pipelines.selection import since
+
+    if text is None:
+        return selection
+    moment = since(text, datetime.fromtimestamp(last, UTC) if last is not None else None, datetime.now(UTC))
+    after = selection.filters.changed_after
+    return replace(selection, filters=replace(selection.filters, changed_after=max(moment, after or moment)))
+
+
+def _resources(options: dict[str, Any]) -> "Resources":
+    import os
+
+    from pipelines.fleet import FleetPatience
+    from pipelines.fleet_run import Resources
+
+    ledger: Path = options["ledger"]
+    return Resources(
+        engine=options["engine"],
+        workers=options["workers"] or os.cpu_count() or 1,
+        threads=options["threads"],
+        memory_bytes=options["worker_memory"],
+        cache_folder=(options["cache"] or ledger.with_name(f"{ledger.name}.cache")) if options["cache_size"] else None,
+        cache_bytes=options["cache_size"],
+        share=options["quota_share"],
+        job_seconds=options["job_timeout"],
+        ray_address=options["ray_address"],
+        patience=FleetPatience(wait_seconds=options["retry_wait"]),
+    )
+
+
+def _run(selection: "Selection", options: dict[str, Any], *, quiet: bool) -> "RunReport":
+    from pipelines.fleet_run import run_fleet
+    from pipelines.ledger import Ledger
+    from pipelines.ledger_copy import KeptCopy, restore
+    from scanner.errors import CouldNotConclude
+
+    path: Path = options["ledger"]
+    stop_file = _stop_file(path, options["stop_file"])
+    if stop_file.exists():
+        raise CouldNotConclude(f"{stop_file} is there, which asks runs to stop; remove it first.")
+    with ExitStack() as stack:
+        copy: Path | None = options["keep_copy"]
+        if copy is not None:
+            restore(copy, path)
+        ledger: Ledger = stack.enter_context(Ledger(path))
+        if copy is not None:
+            stack.enter_context(KeptCopy(path, copy))
+        observer = stack.enter_context(_observer(options["log"], quiet=quiet))
+        return run_fleet(
+            ledger,
+            _since(selection, options["since"], ledger.last_start()),
+            load_settings(),
+            _resources(options),
+            observer,
+            base=options["against"],
+            stop_file=stop_file,
+        )
+
+
+@contextmanager
+def _observer(log: str, *, quiet: bool) -> Iterator["Observer"]:
+    """Yield who watches the run: JSON lines, a bar on a terminal, or nobody; and the metrics, where there are any."""
+    from pipelines.fleet_progress import Bar, JsonLog, Several, Silent
+    from pipelines.metrics import FleetMetrics
+
+    metrics = FleetMetrics()
+    if log == "json":
+        yield Several([JsonLog(), metrics])
+    elif log == "auto" and sys.stderr.isatty() and not quiet:
+        with Bar() as bar:
+            yield Several([bar, metrics])
+    else:
+        yield Several([Silent(), metrics])
+
+
+def _say(report: "RunReport", ledger: Path) -> None:
+    """Print what the run came to: numbers on stdout, what was left out on stderr."""
+    from reports.safe_text import clean_line
+
+    for why, n in report.problems.counts.items():
+        click.echo(f"hubaudit: {n} left out: {why}", err=True)
+    for line in report.problems.named[:5]:
+        click.echo(f"hubaudit:   {clean_line(line)}", err=True)
+    if report.summary.stopped:
+        click.echo(
+            f"hubaudit: stopped ({clean_line(report.summary.stopped)}); run the same command again to go on.", err=True
+        )
+    counts, summary = report.counts, report.summary
+    verdicts = ", ".join(f"{n} {name}" for name, n in report.verdicts.items()) or "no verdicts"
+    click.echo(
+        f"{counts.done} done, {counts.failed} failed, {counts.pending} pending of {counts.total}; {verdicts} "
+        f"(now: {summary.scanned} scanned, {summary.unchanged} unchanged, {summary.failed} failed). Ledger: {ledger}"
+    )
+
+
+def _exit_code(report: "RunReport", fail_on: str) -> Exit:
+    """Return 1 for verdicts at or above ``fail_on``, 3 for what is open, 4 for nothing, 0 otherwise."""
+    if report.entries == 0:
+        return Exit.NOTHING_TO_COMPARE
+    failing = {"review": ("review", "fail"), "fail": ("fail",), "never": ()}[fail_on]
+    if any(report.verdicts.get(outcome) for outcome in failing):
+        return Exit.FINDING
+    open_ends = report.counts.failed or report.counts.pending or report.summary.stopped
+    return Exit.COULD_NOT_CONCLUDE if open_ends else Exit.NOTHING_FOUND
+
+
+def _show_plan(selection: "Selection", options: dict[str, Any]) -> None:
+    """List the selection, add it up, and print what scanning it would take."""
+    from pipelines.budget import Budget, OwnBudget
+    from pipelines.fleet_plan import FleetPlan, plan_as_json, sample_sizes
+    from pipelines.selection import Problems, select
+    from scanner.hub import Hub
+
+    settings = load_settings()
+    budget = Budget(share=options["quota_share"])
+    hub = Hub(
+        settings.endpoint,
+        settings.token,
+        timeout_seconds=settings.timeout_seconds,
+        max_wait_seconds=settings.patience_seconds,
+        governor=OwnBudget(budget),
+    )
+    problems, plan = Problems(), FleetPlan()
+    with ExitStack() as stack:
+        reader = stack.enter_context(_reading(options["ledger"])) if options["ledger"].is_file() else None
+        narrowed = _since(selection, options["since"], reader.last_start() if reader else None)
+
+        def counted() -> "Iterator[Wanted]":
+            for one in select(narrowed, hub, problems):
+                unchanged = reader is not None and one.listed is not None and reader.revision(one) == one.listed
+                plan.add(one, unchanged=unchanged)
+                if not unchanged:
+                    yield one
+
+        if selection.models is not None:
+            sample_sizes(plan, counted(), hub)
+        else:
+            for _ in counted():
+                pass
+    rate = budget.rate("api")
+    found = plan_as_json(plan, bytes_per_second=100 * MEGABYTE, api_per_second=rate)
+    click.echo(json.dumps(found) if options["log"] == "json" else _plan_text(plan, found, problems))
+
+
+def _plan_text(plan: "FleetPlan", found: dict[str, Any], problems: "Problems") -> str:
+    from reports.numbers import byte_size, count, seconds
+
+    lines = [
+        f"{count(plan.repos)} repositories, {count(plan.unchanged)} of them unchanged since their last scan",
+        f"{byte_size(plan.candidate_bytes)} of weights to read, from {count(plan.sized)} known sizes",
+        f"{count(len(plan.families))} bases, about {byte_size(plan.base_bytes)}, read once each",
+        f"{count(plan.api_requests)} API requests, {count(plan.file_requests)} file requests",
+        f"about {seconds(float(found['seconds']))} at 100 MB/s, bound by {found['bottleneck']}",
+    ]
+    lines += [f"{count(n)} left out: {why}" for why, n in problems.counts.items()]
+    return "\n".join(lines)
+
+
+def _on_hf_jobs(options: dict[str, Any]) -> None:
+    """Show the job that would run on the Hub; with --yes, start it."""
+    from pipelines.engines.hf_jobs import plan_job, submit
+
+    settings = load_settings()
+    ledger: Path = options["ledger"]
+    plan = plan_job(
+        _arguments(options),
+        bucket=options["bucket"],
+        name=ledger.name,
+        flavor=options["flavor"],
+        timeout=options["jobs_timeout"],
+    )
+    click.echo(plan.shown)
+    if options["yes"]:
+        click.echo(submit(plan, endpoint=settings.endpoint, token=settings.token))
+    else:
+        click.echo("hubaudit: dry run, nothing was started; add --yes to run this on the Hub.", err=True)
+
+
+def _arguments(options: dict[str, Any]) -> list[str]:
+    """Return the options of this command line that the job repeats there, where they differ from the defaults."""
+    context = click.get_current_context()
+    kept = {
+        "author", "base", "generations", "search", "models", "min_downloads", "max_age", "created_after", "gated",
+        "limit", "since", "against", "threads", "workers", "worker_memory", "cache_size", "quota_share", "job_timeout",
+        "retry_wait", "fail_on",
+    }  # fmt: skip
+    arguments: list[str] = []
+    for parameter in context.command.params:
+        name, value = str(parameter.name), options.get(str(parameter.name))
+        source = context.get_parameter_source(name)
+        if name in kept and value is not None and source is not click.core.ParameterSource.DEFAULT:
+            arguments += [parameter.opts[0], str(value)]
+    return arguments
+
+
+def _stop_file(ledger: Path, given: Path | None) -> Path:
+    return given or ledger.with_name(f"{ledger.name}.stop")
+
+
+@contextmanager
+def _reading(ledger: Path) -> Iterator["LedgerReader"]:
+    from pipelines.ledger_views import LedgerReader
+
+    with LedgerReader(ledger) as reader:
+        yield reader
