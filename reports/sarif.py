@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from audit.records import AuditReport, Confidence, Finding, Location, Severity
+from audit.rulebook import all_rules, explain
 from reports.safe_text import clean_line, clean_prose, clean_token
 from reports.wording import HOMEPAGE, coverage, group_skips, headline, measured, outcome_sentence, place
 
@@ -77,27 +78,40 @@ def render_sarif(report: AuditReport, *, readme: str | None = None) -> str:
 
 
 def _rules(findings: Iterable[Finding]) -> list[dict[str, Any]]:
-    """Return one descriptor per rule, in order of first appearance."""
+    """Return one descriptor per rule, in order of first appearance.
+
+    Rules of this version are described by the rule book, so that a descriptor never moves with a finding.
+    """
+    book = {rule.id: rule for rule in all_rules()}
     rules: dict[str, dict[str, Any]] = {}
     for finding in findings:
         rule_id = clean_line(finding.rule_id)
-        if rule_id in rules:
-            continue
-        level, security_severity = SEVERITY_TABLE[finding.severity]
-        explain = f"What it measures, its null, its error rates and what to do: run `hubaudit explain {rule_id}`"
-        rules[rule_id] = {
-            "id": rule_id,
-            "shortDescription": _text(finding.title),
-            "help": {"text": f"{explain}."},
-            "helpUri": f"{RULES_PAGE}#{quote(rule_id.lower(), safe='')}",
-            "defaultConfiguration": {"level": level},
-            "properties": {
-                "tags": ["security", "model-weights"],
-                "security-severity": security_severity,
-                "precision": PRECISION[finding.confidence],
-            },
-        }
+        if rule_id not in rules:
+            known = book.get(rule_id)
+            title, severity = (known.title, known.severity) if known else (finding.title, finding.severity)
+            level, security_severity = SEVERITY_TABLE[severity]
+            help_text = _text(f"Run `hubaudit explain {rule_id}` for what it measures, its error rates and what to do.")
+            rules[rule_id] = {
+                "id": rule_id,
+                "shortDescription": _text(title),
+                "help": help_text | _section(rule_id),
+                "helpUri": f"{RULES_PAGE}#{quote(rule_id.lower(), safe='', errors='replace')}",
+                "defaultConfiguration": {"level": level},
+                "properties": {
+                    "tags": ["security", "model-weights"],
+                    "security-severity": security_severity,
+                    "precision": PRECISION[finding.confidence],
+                },
+            }
     return list(rules.values())
+
+
+def _section(rule_id: str) -> dict[str, str]:
+    """Return the rule's section of the rule book; nothing where the book has none, which must not cost the report."""
+    try:
+        return {"markdown": explain(rule_id)}
+    except (KeyError, FileNotFoundError):
+        return {}
 
 
 def _result(finding: Finding, rule_index: int, card_line: int) -> dict[str, Any]:
