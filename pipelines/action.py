@@ -17,6 +17,7 @@ from pipelines.actions.inputs import Inputs, Target, read_inputs
 from pipelines.actions.memory import Memory
 from pipelines.actions.protocol import Runner
 from pipelines.command import Exit, exit_of, sentence
+from pipelines.output import write_reports
 from pipelines.publish import Publisher
 from pipelines.publishing.diary import Diary
 from pipelines.scan_process import ScanRequest, run_scan
@@ -69,7 +70,7 @@ def _run(inputs: Inputs, environment: Mapping[str, str], runner: Runner) -> Exit
         timeout_seconds=settings.timeout_seconds,
         max_wait_seconds=settings.patience_seconds,
     )
-    inputs.output.mkdir(parents=True, exist_ok=True)
+    _sarif_folder(inputs).mkdir(parents=True, exist_ok=True)
     memory = Memory(inputs.ledger, baseline=inputs.baseline)
     audits = []
     for number, target in enumerate(_targets(inputs, hub)):
@@ -143,26 +144,27 @@ def _tell(audit: Audit, inputs: Inputs, runner: Runner) -> None:
             runner.annotate("warning", name, f"{line} (exit code {int(audit.code)}, which is not a pass)")
     if audit.report is None:
         return
+    try:
+        write_reports(audit.report, _documents(audit, inputs))
+    except Exception as error:  # noqa: BLE001 - what else was found out is not lost for a document
+        runner.annotate("warning", name, f"a document could not be written ({type(error).__name__}: {error})")
+    if inputs.summary and not runner.summarise(RENDERERS["summary"].render(audit.report)):
+        runner.say(f"{name}: no room left in the job summary")
+
+
+def _documents(audit: Audit, inputs: Inputs) -> list[tuple[str, str]]:
+    """Return the formats to write besides JSON, each with its file; SARIF is always among them."""
+    documents = []
     for wanted in inputs.formats:
-        renderer = RENDERERS[wanted]
         stem = f"{audit.path.stem}-summary" if wanted == "summary" else audit.path.stem
         if wanted != "json":
-            _write(audit.path.with_name(f"{stem}{renderer.suffix}"), renderer.render(audit.report))
-    sarif = RENDERERS["sarif"].render(audit.report)
-    _write(_sarif_folder(inputs) / f"{audit.path.stem}.sarif", sarif)
-    if inputs.sarif_file:
-        _write(inputs.sarif_file, sarif)
-    if inputs.summary and not runner.summarise(RENDERERS["summary"].render(audit.report)):
-        runner.say(f"{audit.target.model}: no room left in the job summary")
+            documents.append((wanted, str(audit.path.with_name(f"{stem}{RENDERERS[wanted].suffix}"))))
+    documents.append(("sarif", str(_sarif_folder(inputs) / f"{audit.path.stem}.sarif")))
+    return documents + ([("sarif", str(inputs.sarif_file))] if inputs.sarif_file else [])
 
 
 def _sarif_folder(inputs: Inputs) -> Path:
     return inputs.output / "sarif"
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
 
 
 def _set_outputs(audits: list[Audit], inputs: Inputs, runner: Runner) -> None:

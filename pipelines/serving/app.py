@@ -149,8 +149,8 @@ async def _bounded_body(request: Request) -> bytes:
 
 
 def _knows_secret(given: str | None, secret: str) -> bool:
-    """Compare in a time that does not depend on where the two differ."""
-    return hmac.compare_digest((given or "").encode("utf-8", "surrogateescape"), secret.encode())
+    """Compare in a time that does not depend on where the two differ; headers arrive decoded as Latin-1."""
+    return hmac.compare_digest((given or "").encode("latin-1"), secret.encode())
 
 
 def _answer(status: int, text: str, *, headers: dict[str, str] | None = None) -> Response:

@@ -1,5 +1,6 @@
 """The GitHub Action, its steps executed as the runner would, on real checkpoints served by the local Hub."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pico
 import pytest
-from actionrunner import Ran, job_environment, run_action
+from actionrunner import Ran, commands_in, job_environment, outputs_in, run_action
 from localhub.faults import FOR_EVER, Status
 from localhub.server import LocalHub
 
@@ -162,17 +163,44 @@ HOSTILE = (
 )
 
 
-@pytest.mark.parametrize(
-    "name", ["models", "config", "base", "revision", "fail_on", "formats", "publish", "output", "summary"]
+INPUTS = (
+    "models",
+    "config",
+    "base",
+    "revision",
+    "fail-on",
+    "formats",
+    "publish",
+    "output",
+    "summary",
+    "ledger",
+    "baseline",
 )
-def test_no_input_reaches_a_shell_or_the_runner(job: Job, name: str, tmp_path: Path) -> None:
-    ran = job(**({"models": "pico/missing"} | {name: HOSTILE}))
-    assert ran.code in {2, 3}
-    assert ran.outputs["exit-code"] == str(ran.code)
-    assert ran.outputs["verdict"] in {"", "inconclusive"}
-    assert {command for command, _, _ in ran.commands} <= {"stop-commands", "error", "warning"}
-    assert all("," not in properties for _, properties, _ in ran.commands)
+
+
+def test_no_input_reaches_a_shell(job: Job, tmp_path: Path) -> None:
+    ran = job(**{name.replace("-", "_"): HOSTILE for name in INPUTS})
+    assert ran.code == 2
+    assert ran.outputs["exit-code"] == "2"
+    assert ran.outputs["verdict"] == ""
+    assert {command for command, _, _ in ran.commands} == {"error"}
     assert not list(tmp_path.rglob("owned"))
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_no_input_reaches_the_runner(hub_server: LocalHub, tmp_path: Path, name: str) -> None:
+    output = tmp_path / "out"
+    environment = job_environment(
+        HF_ENDPOINT=hub_server.endpoint, RUNNER_TEMP=tmp_path, GITHUB_OUTPUT=output, HUBAUDIT_PATIENCE="0.1"
+    )
+    environment |= {"INPUT_MODELS": "not/there", f"INPUT_{name.upper().replace('-', '_')}": HOSTILE}
+    stream = io.StringIO()
+    code = main(environment, stream)
+    commands = commands_in(stream.getvalue())
+    assert code in {2, 3}
+    assert outputs_in(output.read_text()).get("verdict", "inconclusive") == "inconclusive"
+    assert {command for command, _, _ in commands} <= {"stop-commands", "error", "warning"}
+    assert all("," not in properties for _, properties, _ in commands)
 
 
 def test_a_model_that_tries_to_speak_to_the_runner(job: Job, hub_server: LocalHub, folder: Path) -> None:
@@ -187,22 +215,23 @@ def test_a_model_that_tries_to_speak_to_the_runner(job: Job, hub_server: LocalHu
     assert {command for command, _, _ in ran.commands} == {"stop-commands", "warning"}
 
 
-def test_what_is_wrong_with_the_inputs_is_said(job: Job) -> None:
-    for inputs, said in (
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
         ({}, "No model is named"),
-        ({"models": "pico/honest", "fail_on": "sometimes"}, "fail-on is 'sometimes'; it takes review, fail, never"),
-        ({"config": "missing.yml"}, "No such file or directory: missing.yml"),
-    ):
-        ran = job(**inputs)
-        assert ran.code in {2, 3}
-        ((level, _, message),) = ran.commands
-        assert level == "error"
-        assert said in message
+        ({"MODELS": "pico/honest", "FAIL_ON": "sometimes"}, "fail-on is 'sometimes'; it takes review, fail, never"),
+        ({"CONFIG": "missing.yml"}, "No such file or directory: missing.yml"),
+    ],
+)
+def test_what_is_wrong_with_the_inputs_is_said(inputs: dict[str, str], said: str) -> None:
+    stream = io.StringIO()
+    assert main({f"INPUT_{name}": value for name, value in inputs.items()}, stream) in {2, 3}
+    ((level, _, message),) = commands_in(stream.getvalue())
+    assert level == "error"
+    assert said in message
 
 
 def test_an_author_whose_listing_fails_is_no_pass(hub_server: LocalHub, tmp_path: Path) -> None:
-    import io
-
     (tmp_path / "c.yml").write_text("authors: [pico]\n")
     hub_server.faults.add(Status(code=503), path="/api/models?", times=FOR_EVER)
     environment = {
@@ -218,8 +247,6 @@ def test_an_author_whose_listing_fails_is_no_pass(hub_server: LocalHub, tmp_path
 
 
 def test_an_author_without_models_is_nothing_to_compare(hub_server: LocalHub, tmp_path: Path) -> None:
-    import io
-
     (tmp_path / "c.yml").write_text("authors: [nobody]\n")
     environment = {
         "INPUT_CONFIG": str(tmp_path / "c.yml"),
