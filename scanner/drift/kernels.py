@@ -345,13 +345,13 @@ def fold_panel(
 
 @_entry
 def write_delta(base: Any, candidate: Any, scale: float, delta: Any) -> None:
-    """Write ``scale`` · (candidate − base) as float32 into ``delta``; non-finite elements become 0.
+    """Write ``scale`` · (candidate − base) as float32 into ``delta``; elements non-finite on either side become 0.
 
     Args:
         base: ``[rows, cols]`` in kernel form, like ``candidate``.
         candidate: the same shape.
         scale: factor that brings the delta near 1; float64 for F64 and float32 for all else.
-        delta: float32 ``[rows, cols]``; overwritten.
+        delta: float32 ``[rows, cols]``; overwritten. Differences too large for float32 become Inf.
     """
     zero = np.float32(0)
     for i in range(base.shape[0]):
@@ -359,5 +359,7 @@ def write_delta(base: Any, candidate: Any, scale: float, delta: Any) -> None:
         candidate_row = candidate[i]
         out = delta[i]
         for j in range(base_row.shape[0]):
-            d = np.float32((widen(candidate_row[j]) - widen(base_row[j])) * scale)
-            out[j] = d if abs(d) < np.inf else zero
+            b = widen(base_row[j])
+            c = widen(candidate_row[j])
+            kept = (abs(b) <= LARGEST) & (abs(c) <= LARGEST)
+            out[j] = np.float32((c - b) * scale) if kept else zero

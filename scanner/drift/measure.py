@@ -51,7 +51,7 @@ def measure(
         depth: how much to measure.
         progress: called after each block, and for what is skipped.
         block_bytes: aim per block and side; a block holds at least one row of up to ``MAX_COLUMNS`` elements.
-        threads: at most this many; all usable cores when None.
+        threads: at most this many; the usable cores, at most eight, when None.
         seed: of the sketch behind the spectrum of large tensors.
 
     Returns:

@@ -20,6 +20,8 @@ PIECE_COLUMNS: Final = 1 << 16
 """Pieces in which such long rows are folded."""
 SHARED_ELEMENTS: Final = 1 << 19
 """Smallest block, in elements, that is worth handing to several threads."""
+SHARED_COLUMNS: Final = 1 << 17
+"""Most columns for which each thread has column sums of its own (44 bytes a column)."""
 
 
 class ColumnSums:
@@ -137,7 +139,7 @@ class TensorMoments:
 
     def _shares(self, rows: int, elements: int) -> list[_Share]:
         """Cut rows into one contiguous share per thread, at strip boundaries."""
-        threads = self._workers.count if elements >= SHARED_ELEMENTS else 1
+        threads = self._workers.count if elements >= SHARED_ELEMENTS and self._width <= SHARED_COLUMNS else 1
         strips = -(-rows // kernels.STRIP_ROWS)
         cuts = [min(rows, strips * i // threads * kernels.STRIP_ROWS) for i in range(threads + 1)]
         while len(self._states) < threads:

@@ -35,7 +35,10 @@ def kernel_panels(base: Block, candidate: Block, start: int, end: int) -> Iterat
     """
     if base.dtype == candidate.dtype and base.dtype in _KERNEL_STORAGE:
         storage = _KERNEL_STORAGE[base.dtype]
-        yield start, _readable(base.values[start:end], storage), _readable(candidate.values[start:end], storage)
+        left, right = (_readable(block.values[start:end], storage) for block in (base, candidate))
+        if left.shape != right.shape:  # compiled loops check no bounds
+            raise ValueError(f"{base.dtype} comes as {base.values.dtype} and as {candidate.values.dtype}")
+        yield start, left, right
         return
     number = work_dtype(base.dtype, candidate.dtype)
     step = max(1, DECODED_ELEMENTS // max(1, base.values.shape[1]))

@@ -100,8 +100,7 @@ class DeltaSpectrum:
         """
         if not self._scale or not energy > 0:
             return None
-        with np.errstate(over="ignore", invalid="ignore"):
-            solution = self._method.solve()
+        solution = self._method.solve()
         if solution is None:
             return None
         values, left, right = solution

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+MOST_THREADS: Final = 8
+"""A few cores read as fast as the memory gives; each thread beyond costs column sums and gains nothing."""
 SHARED_PRODUCT: Final = 1 << 24
 """Multiplications of a matrix product that is worth handing to several threads."""
 
@@ -19,10 +21,9 @@ R = TypeVar("R")
 
 
 def usable_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may use, up to ``MOST_THREADS``."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_THREADS)
 
 
 class Workers:
@@ -45,17 +46,21 @@ class Workers:
         return [function(items[0]), *(other.result() for other in others)]
 
     def product(self, left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Multiply two matrices, ``[a, b]`` by ``[b, c]``, shared out along the longer of a and c."""
+        """Multiply two matrices, ``[a, b]`` by ``[b, c]``, shared out along the longer of a and c.
+
+        Overflow shows as Inf or NaN in the product and nowhere else.
+        """
         rows, columns = left.shape[0], right.shape[1]
         product = np.empty((rows, columns), np.result_type(left, right))
         threads = self.count if rows * columns * left.shape[1] >= SHARED_PRODUCT else 1
         cuts = [max(rows, columns) * i // threads for i in range(threads + 1)]
 
         def work(share: slice) -> None:
-            if rows >= columns:
-                np.matmul(left[share], right, out=product[share])
-            else:
-                np.matmul(left, right[:, share], out=product[:, share])
+            with np.errstate(over="ignore", invalid="ignore"):  # of this thread
+                if rows >= columns:
+                    np.matmul(left[share], right, out=product[share])
+                else:
+                    np.matmul(left, right[:, share], out=product[:, share])
 
         self.map(work, [slice(start, end) for start, end in pairwise(cuts)])
         return product

@@ -9,12 +9,14 @@ import drift_facts
 import numpy as np
 import pico
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from localhub.faults import FOR_EVER, Status
 from localhub.server import LocalHub
 from paired import opened, same_names, write_model
 from quickhub import pinned, quick_hub
+from safetensors.torch import save_file
 from weightfolders import facts_of
 
 from scanner.alignment import align
@@ -22,7 +24,7 @@ from scanner.drift.measure import measure
 from scanner.drift.moments import MAX_COLUMNS
 from scanner.errors import CorruptWeights, HubUnreachable
 from scanner.facts import collect
-from scanner.records import Alignment, DriftFacts, Skip, TensorDrift
+from scanner.records import Alignment, DriftFacts, RepoFacts, Skip, TensorDrift
 from scanner.weights.opening import open_source
 from scanner.weights.source import Block, BlockRequest, WeightSource
 
@@ -278,6 +280,19 @@ def test_a_reader_that_gives_the_wrong_shape_is_not_trusted(varied: tuple[Path, 
             facts = measure(alignment, base, source)
             assert name in {skip.what for skip in facts.coverage.skipped}
             assert len(facts.tensors) == 6
+
+
+def test_numbers_that_no_float_holds_are_a_skip(tmp_path: Path) -> None:
+    def write(name: str) -> RepoFacts:
+        (tmp_path / name).mkdir()
+        tensors = {"ids": torch.arange(5), "w": torch.ones(3, 2)}
+        save_file(tensors, tmp_path / name / "model.safetensors")
+        return facts_of(tmp_path / name)
+
+    with opened(write("base"), write("tuned")) as sources:
+        facts = measure(*sources)
+    assert [tensor.spec.name for tensor in facts.tensors] == ["w"]
+    assert "I64 has no exact form" in facts.coverage.skipped[0].why
 
 
 def test_other_errors_are_not_hidden(varied: tuple[Path, Path]) -> None:

@@ -102,6 +102,14 @@ def test_non_finite_values_count_as_no_change() -> None:
     np.testing.assert_allclose(found.values, plain_spectrum(repaired - base).values, rtol=1e-6)
 
 
+@pytest.mark.parametrize("columns", [70, 600])
+def test_updates_of_too_many_magnitudes_have_no_spectrum(columns: int) -> None:
+    base = np.zeros((2 * columns, columns))
+    candidate = np.full(base.shape, 1e-30)
+    candidate[columns:] = 1e30
+    assert measured(base, candidate, "F64", height=columns) is None
+
+
 @pytest.mark.parametrize(
     ("shape", "expected"),
     [
