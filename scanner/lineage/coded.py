@@ -1,0 +1,45 @@
+"""Names the relation of a checkpoint in a quantiser's codes: a quantised copy, or one that was trained before."""
+
+import numpy as np
+
+from scanner.records import DriftFacts, Relation, TensorDrift
+
+CODED_SHARE = 0.5
+"""Share of the compared parameters that has to lie in codes."""
+MOST_RATIO = 3.0
+"""Median error energy over the expected, up to which quantising alone explains the change. Measured: 0.75 to 1.1 for
+every scheme and kind that is read, importance matrices included; a fine-tune of the same encoder in 8 bits has over a
+hundred."""
+
+CAST_TOLERANCE = 1e-6
+"""Relative difference between the change and that of a cast; sums differ by less."""
+
+
+def coded_relation(drift: DriftFacts | None) -> tuple[Relation, str] | None:
+    """Return the relation and one sentence on its grounds; None when most of the weights are not in codes.
+
+    A cast to a narrower float that changed nothing else counts as quantised, as on the Hub.
+    """
+    tensors = drift.tensors if drift is not None else ()
+    changed = [tensor for tensor in tensors if tensor.changed]
+    if changed and all(_only_cast(tensor) for tensor in changed):
+        return "quantized", "Every change is the rounding of a cast to fewer bits."
+    coded = [tensor for tensor in tensors if tensor.coding is not None]
+    if not coded or sum(t.count for t in coded) < CODED_SHARE * sum(t.count for t in tensors):
+        return None
+    ratios = [t.coding.error_ratio for t in coded if t.coding is not None and t.coding.error_ratio is not None]
+    if not ratios:
+        return None
+    middle = float(np.median(ratios))
+    schemes = ", ".join(sorted({t.coding.scheme for t in coded if t.coding is not None}))
+    stored = f"Stored as {schemes}, and {middle:.2g} times the error energy that this causes"
+    if middle <= MOST_RATIO:
+        return "quantized", f"{stored}: quantized."
+    return "finetune", f"{stored}: trained as well."
+
+
+def _only_cast(tensor: TensorDrift) -> bool:
+    """Whether the delta has just the energy that casting the base causes."""
+    if tensor.coding is not None or tensor.rounding_floor <= 0:
+        return False
+    return abs(tensor.delta_l2 / tensor.rounding_floor - 1.0) <= CAST_TOLERANCE
