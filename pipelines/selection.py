@@ -49,7 +49,6 @@ class Filters:
             and _not_before(about.get("last_modified"), self.changed_after)
             and _not_before(about.get("created_at"), self.created_after)
             and (self.gating == "any" or bool(about.get("gated")) == (self.gating == "gated"))
-            and not about.get("disabled")
         )
 
 

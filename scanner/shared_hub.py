@@ -11,6 +11,7 @@ Requests are what a fleet runs out of first, so small files of the subject are f
 import json
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import wraps
 from typing import Any, Final, TypeVar, cast
 
@@ -18,7 +19,7 @@ from scanner import errors
 from scanner.base_cache import BaseCache, SharedFile
 from scanner.errors import HubAuditError, HubRateLimited, HubUnreachable, RepoGated, RepoNotFound, RevisionNotFound
 from scanner.hub import Hub, RemoteFile
-from scanner.hub_described import described
+from scanner.hub_described import CommitEntry, described
 from scanner.records import FileEntry, RepoRef
 from scanner.refs import RepoSpec
 
@@ -130,6 +131,16 @@ class SharedHub(Hub):
         return listed
 
     @_watched
+    def commits(self, ref: RepoRef, limit: int) -> tuple[CommitEntry, ...]:
+        """As ``Hub.commits``; the history of a foreign repository is read once."""
+        if not self._is_shared(ref):
+            return super().commits(ref, limit)
+        raw = self._once(
+            ref, f"commits {limit}", lambda: _json([asdict(one) for one in super(SharedHub, self).commits(ref, limit)])
+        )
+        return tuple(CommitEntry(**one) for one in json.loads(raw))
+
+    @_watched
     def read_bytes(self, ref: RepoRef, path: str, *, limit_bytes: int) -> bytes:
         """As ``Hub.read_bytes``; foreign files are read once."""
         if not self._is_shared(ref):
@@ -172,7 +183,10 @@ class SharedHub(Hub):
     def _resolve_subject(self, spec: RepoSpec) -> RepoRef:
         if self._listed is not None and spec.revision in {None, self._listed[0]}:
             return RepoRef(repo_id=self._subject, revision=self._listed[0])
-        return super().resolve(spec)
+        known = next(
+            (ref for ref in self._subjects if spec.revision is not None and ref.revision == spec.revision), None
+        )
+        return known or super().resolve(spec)
 
     def _resolve_foreign(self, spec: RepoSpec, cache: BaseCache) -> RepoRef:
         """Pin a foreign head once per run; that it does not exist is remembered as well."""

@@ -134,6 +134,24 @@ def test_trouble_is_noted_and_not_kept(family: LocalHub, tmp_path: Path) -> None
     assert again.trouble is None
 
 
+def test_a_pinned_subject_is_not_looked_up_again(family: LocalHub, tmp_path: Path) -> None:
+    hub = hub_for(family, tmp_path, "org/tune0")
+    ref = hub.resolve(parse_spec("org/tune0"))
+    assert hub.resolve(parse_spec(str(ref))) == ref
+    assert hub.requests == 1
+
+
+def test_the_history_of_a_base_is_read_once(family: LocalHub, tmp_path: Path) -> None:
+    plain = Hub(family.endpoint)
+    expected = plain.commits(plain.resolve(parse_spec("org/base")), 5)
+    assert len(expected) == 2
+    family.log.clear()
+    for number in range(3):
+        hub = hub_for(family, tmp_path, f"org/tune{number}")
+        assert hub.commits(hub.resolve(parse_spec("org/base")), 5) == expected
+    assert family.log.count("/commits/") == 1
+
+
 def test_without_a_cache_it_reads_like_any_other(family: LocalHub) -> None:
     hub = SharedHub(family.endpoint, subject="org/tune0")
     assert tensors_of(hub, "org/base") == tensors_of(Hub(family.endpoint), "org/base")
