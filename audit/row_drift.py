@@ -104,9 +104,11 @@ def _still_mode(drift: F64, base: F64) -> tuple[Mask, F64]:
     best = _STILL_SHARE
     for size in (drift, relative):
         some = size > 0
+        if not some.any():
+            continue
         low = float(np.quantile(size[some], _LOW_QUANTILE))
         inside = some & (size >= low / _STILL_BELOW) & (size <= low * _STILL_ABOVE)
-        share = float(inside.sum()) / max(int(some.sum()), 1)
+        share = float(inside.sum()) / int(some.sum())
         if share < best:
             continue
         if float(np.median(relative[inside])) > _STILL_RELATIVE:

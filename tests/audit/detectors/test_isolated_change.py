@@ -38,14 +38,6 @@ def test_a_rank_one_edit_of_a_fine_tune_is_named(kind: pico.Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_rank_one_edit_of_the_base_is_an_exact_fact(kind: pico.Kind) -> None:
-    (finding,) = findings(DETECTOR, evidence(lambda m: pico.rank_one_edit(m, EDITED), kind=kind, start="base"))
-    assert (finding.rule_id, finding.confidence) == ("HA303", "exact")
-    assert [place.tensor for place in finding.locations] == [name_of(kind, EDITED)]
-    assert "bit-identical" in finding.explanation
-
-
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_an_honest_fine_tune_gives_no_finding_but_scores(kind: pico.Kind, seed: int) -> None:
     hits, _ = run(DETECTOR, evidence(kind=kind, seed=seed))
@@ -82,11 +74,6 @@ def test_a_quiet_rank_one_edit_shows_in_the_spectrum() -> None:
     ids=["half precision", "merged adapter", "frozen bottom", "frozen embeddings", "frozen attention"],
 )
 def test_honest_peculiarities_are_innocent(change: Any) -> None:
-    assert findings(DETECTOR, evidence(change=change)) == []
-
-
-def test_training_one_whole_layer_is_innocent() -> None:
-    change = freeze("embeddings", "pooler", *(f"layer.{i}." for i in range(5)))
     assert findings(DETECTOR, evidence(change=change)) == []
 
 

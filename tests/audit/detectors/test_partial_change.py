@@ -1,0 +1,145 @@
+"""Which tensors moved at all: planted, clean, innocent, and bad data."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pico
+import pytest
+from pico_cases import Arrays, evidence, findings, freeze, half_precision, merged_adapter, run
+
+from audit.detectors.partial_change import DETECTOR
+
+EDITED = 2
+KINDS = ("bert", "gpt2", "llama")
+
+
+def name_of(kind: pico.Kind, layer: int) -> str:
+    """The feed-forward output matrix of a layer, as the evidence names it."""
+    return {
+        "bert": f"encoder.layer.{layer}.output.dense.weight",
+        "gpt2": f"h.{layer}.mlp.c_proj.weight",
+        "llama": f"layers.{layer}.mlp.down_proj.weight",
+    }[kind]
+
+
+def adapter_on_attention(base: Arrays, candidate: Arrays) -> None:
+    """Query and value of every layer get a rank-two update, all else is the base's."""
+    merged_adapter(base, candidate)
+    for name in candidate:
+        if name in base and not name.endswith(("self.query.weight", "self.value.weight")):
+            candidate[name] = base[name].copy()
+
+
+def both(*changes: Callable[[Arrays, Arrays], None]) -> Callable[[Arrays, Arrays], None]:
+    """One change after the other."""
+
+    def apply(base: Arrays, candidate: Arrays) -> None:
+        for change in changes:
+            change(base, candidate)
+
+    return apply
+
+
+def edit(*layers: int) -> Callable[[Arrays, Arrays], None]:
+    """Rank-one edits of the feed-forward output matrices of these layers."""
+
+    def apply(base: Arrays, candidate: Arrays) -> None:
+        rng = np.random.default_rng(9)
+        for layer in layers:
+            left, right = (rng.normal(size=n) for n in base[name_of("bert", layer)].shape)
+            candidate[name_of("bert", layer)] += (0.01 * np.outer(left, right)).astype(np.float32)
+
+    return apply
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_rank_one_edit_of_the_base_is_an_exact_fact(kind: pico.Kind) -> None:
+    (finding,) = findings(DETECTOR, evidence(lambda m: pico.rank_one_edit(m, EDITED), kind=kind, start="base"))
+    assert (finding.rule_id, finding.severity, finding.confidence) == ("HA303", "high", "exact")
+    assert [place.tensor for place in finding.locations] == [name_of(kind, EDITED)]
+    assert "bit-identical" in finding.explanation
+    assert "lies along one direction" in finding.explanation
+
+
+def test_a_rewritten_unit_of_the_base_is_an_exact_fact() -> None:
+    (finding,) = findings(DETECTOR, evidence(lambda m: pico.flip_neuron(m, EDITED, 5), start="base"))
+    assert finding.rule_id == "HA303"
+    assert len(finding.locations) == 2
+
+
+def test_an_edit_before_a_round_trip_is_found() -> None:
+    """Rounding of narrow rows cannot be told from training, so the pico model is widened to 384 columns."""
+
+    def change(base: Arrays, candidate: Arrays) -> None:
+        rng = np.random.default_rng(1)
+        for name in list(base):
+            if base[name].ndim == 2:
+                base[name] = rng.normal(0, 0.05, (160, 384)).astype(np.float32)
+            candidate[name] = base[name].copy()
+        candidate[name_of("bert", EDITED)][3] *= -1
+        half_precision(base, candidate)
+        for name in [n for n in candidate if candidate[n].ndim < 2]:
+            del candidate[name], base[name]
+
+    (finding,) = findings(DETECTOR, evidence(change=change, start="base"))
+    assert [place.tensor for place in finding.locations] == [name_of("bert", EDITED)]
+    assert "rounding or weight decay" in finding.explanation
+
+
+@pytest.mark.parametrize("layers", [(2,), (0,), (1, 2, 3), (0, 1, 2, 3)])
+def test_edits_laid_over_an_adapter_are_out_of_place(layers: tuple[int, ...]) -> None:
+    (finding,) = findings(DETECTOR, evidence(change=both(adapter_on_attention, edit(*layers))))
+    assert (finding.rule_id, finding.confidence) == ("HA304", "exact")
+    assert [place.tensor for place in finding.locations] == [name_of("bert", layer) for layer in layers]
+    assert "changed in layers 0-5" in finding.explanation
+
+
+def test_an_edit_below_the_trained_layers_is_out_of_place() -> None:
+    frozen = freeze("embeddings", "layer.0.", "layer.1.", "layer.2.")
+    (finding,) = findings(DETECTOR, evidence(change=both(frozen, edit(1))))
+    assert finding.rule_id == "HA304"
+    assert [place.tensor for place in finding.locations] == [name_of("bert", 1)]
+    assert "layers 1, 3-5 alone" in finding.explanation
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_honest_fine_tune_gives_nothing(kind: pico.Kind) -> None:
+    assert run(DETECTOR, evidence(kind=kind)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        half_precision,
+        merged_adapter,
+        adapter_on_attention,
+        freeze("layer.0.", "layer.1.", "embeddings"),
+        freeze("embeddings", "pooler", *(f"layer.{i}." for i in range(5))),
+        freeze("embeddings"),
+        freeze("attention"),
+        freeze(""),
+        both(freeze(""), lambda _, c: c.__setitem__("pooler.dense.weight", c["pooler.dense.weight"] + 1)),
+    ],
+    ids=["half", "adapter", "adapter on attention", "bottom", "last layer", "embeddings", "attention", "all", "pooler"],
+)
+def test_honest_peculiarities_are_innocent(change: Any) -> None:
+    assert run(DETECTOR, evidence(change=change)) == ([], [])
+
+
+def test_training_every_other_layer_is_innocent() -> None:
+    assert run(DETECTOR, evidence(change=freeze("embeddings", "layer.0.", "layer.2.", "layer.4."))) == ([], [])
+
+
+def test_many_tensors_are_capped_and_counted() -> None:
+    def change(base: Arrays, candidate: Arrays) -> None:
+        adapter_on_attention(base, candidate)
+        edit(*range(11))(base, candidate)
+
+    (finding,) = findings(DETECTOR, evidence(change=change, layers=13, start="base"))
+    assert len(finding.locations) == 10
+    assert "and 6 more" in finding.explanation
+
+
+def test_small_models_do_not_crash() -> None:
+    assert run(DETECTOR, evidence(layers=1)) == ([], [])
