@@ -9,6 +9,7 @@ from audit.detectors import (
     lineage,
     partial_change,
     quantised,
+    relation,
     token_rows,
     unreadable,
     vectors,
@@ -17,6 +18,7 @@ from audit.evidence import Detector, Rule
 
 DETECTORS: tuple[Detector, ...] = (
     lineage.DETECTOR,
+    relation.DETECTOR,
     unreadable.DETECTOR,
     token_rows.DETECTOR,
     partial_change.DETECTOR,

@@ -58,6 +58,7 @@ def _weigh(
     hub: Hub,
     progress: Progress,
     threads: int | None,
+    seed: int,
 ) -> tuple[Lineage, DriftFacts]:
     """Open both weight sets, check the descent, and measure the drift unless the base is refuted.
 
@@ -66,8 +67,8 @@ def _weigh(
     """
     from scanner.alignment import align
     from scanner.drift.measure import measure
-    from scanner.lineage.descent import check_descent
-    from scanner.lineage.relation import settled_relation
+    from scanner.lineage.relation import declared_or_measured, measure_relation, settled_relation
+    from scanner.lineage.trace import trace
     from scanner.weights.opening import named_as, open_source
 
     with ExitStack() as stack:
@@ -80,7 +81,8 @@ def _weigh(
             candidate_source.table, base_source.table, candidate_config=candidate.config, base_config=base.config
         )
         progress.stage("checking the declared base")
-        status, found, checks = check_descent(alignment, base_source, candidate_source, declared=relation)
+        traced = trace(alignment, base_source, candidate_source, seed=seed, declared=relation)
+        status, alignment, checks = traced.status, traced.alignment, (*claimed.checks, *traced.checks)
         if status == "contradicted":
             coverage = Coverage(
                 parameters_compared=0,
@@ -93,7 +95,12 @@ def _weigh(
         else:
             progress.stage("comparing weights")
             drift = measure(alignment, base_source, candidate_source, progress=progress.advance, threads=threads)
-        lineage = replace(claimed, relation=settled_relation(found, drift), status=status, checks=checks)
+        measured = measure_relation(traced.checks, drift)
+        found = declared_or_measured(relation, measured.relation) if status == "verified" else traced.relation
+        found = traced.relation if found == "unknown" else found
+        lineage = replace(
+            claimed, relation=settled_relation(found, drift), status=status, checks=(*checks, measured.check)
+        )
     return lineage, drift
 
 
@@ -123,6 +130,10 @@ def audit_repo(
         CouldNotConclude: the model itself cannot be read, so there is nothing to report on.
     """
     started = time.monotonic()
+    from pipelines.parentage import second_opinion
+    from scanner.lineage.revision import nearest_revision
+    from scanner.lineage.sampling import new_salt, sampling_seed
+
     progress = progress or Quiet()
     progress.stage("reading the repository")
     wanted_base = parse_spec(base, endpoint=hub.endpoint) if base else None
@@ -145,11 +156,23 @@ def audit_repo(
     cause: str | None = None
     try:
         progress.stage("reading the base's repository")
-        base_facts = collect(hub.resolve(wanted_base or _declared(facts, claims)), hub)
+        wanted_base = wanted_base or _declared(facts, claims)
+        base_facts = collect(hub.resolve(wanted_base), hub)
         family = walk(base_facts, hub)
         skips += [Skip(what="family", why=family.note)] if family.note else []
+        salt = new_salt()
+        if wanted_base.revision is None and base_facts.ref.repo_id is not None:
+            progress.stage("looking for the revision of the base")
+            seed = sampling_seed(base_facts.ref, facts.ref, salt)
+            revision = nearest_revision(base_facts, facts, hub, seed=seed)
+            base_facts, lineage = revision.facts, replace(lineage, checks=(revision.check,))
         lineage = replace(lineage, base=base_facts.ref, chain=family.models)
-        lineage, drift = _weigh(facts, base_facts, lineage, claims.relation, hub, progress, threads)
+        seed = sampling_seed(base_facts.ref, facts.ref, salt)
+        lineage, drift = _weigh(facts, base_facts, lineage, claims.relation, hub, progress, threads, seed)
+        progress.stage("looking at other parents")
+        opinion = second_opinion(facts, base_facts, (*claims.bases[1:], *family.models[1:2]), hub, seed=seed)
+        skips += opinion.skips
+        lineage = replace(lineage, runner_up=opinion.runner_up, checks=(*lineage.checks, *opinion.checks))
     except NothingToCompare as error:
         ending, problem, cause = "nothing_to_compare", str(error), type(error).__name__
     except HubAuditError as error:

@@ -11,6 +11,7 @@ import click
 from pipelines.command import Exit, in_one_line, load_report, open_hub
 from pipelines.command import ends_with_a_sentence as _ends_with_a_sentence
 from pipelines.fleet_cli import fleet
+from pipelines.lineage_cli import lineage
 from pipelines.output import FORMATS, check_targets, pair_outputs, write_reports
 from pipelines.publish_cli import publish
 from pipelines.serve_cli import serve
@@ -115,6 +116,7 @@ def report(report: Path, formats: tuple[str, ...], outputs: tuple[str, ...]) -> 
 
 
 cli.add_command(fleet)
+cli.add_command(lineage)
 cli.add_command(publish)
 cli.add_command(serve)
 

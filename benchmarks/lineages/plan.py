@@ -9,7 +9,8 @@ from typing import Literal
 
 Kind = Literal["llama", "gpt2"]
 
-SCRATCH = 20
+KINDS: tuple[Kind, ...] = ("llama", "gpt2")
+SCRATCH = 12
 """Models from scratch per architecture, each with its own start; their languages repeat after ``LANGUAGES``."""
 LANGUAGES = 5
 FAMILIES = 4
@@ -38,22 +39,27 @@ class Job:
 def jobs() -> Iterator[Job]:
     """Every run; parents come before their descendants."""
     for index in range(SCRATCH):
-        for kind in ("llama", "gpt2"):
+        for kind in KINDS:
             yield _scratch(kind, index)
             if index < FAMILIES:
                 yield from _family(kind, index)
+            elif index == FAMILIES:
+                yield from _restarts(kind)
+
+
+def _restarts(kind: Kind) -> Iterator[Job]:
+    """The first model again, from the same random start, in other languages: neither related nor independent."""
     for language in (1, 2, 3):
-        for kind in ("llama", "gpt2"):
-            yield Job(
-                name=f"{kind}-00-restart-{language}",
-                kind=kind,
-                parent=None,
-                group="same start, other data",
-                start_seed=100,
-                language=language,
-                steps=300,
-                learning_rate=3e-3,
-            )
+        yield Job(
+            name=f"{kind}-00-restart-{language}",
+            kind=kind,
+            parent=None,
+            group="same start, other data",
+            start_seed=100,
+            language=language,
+            steps=300,
+            learning_rate=3e-3,
+        )
 
 
 def _scratch(kind: Kind, index: int) -> Job:

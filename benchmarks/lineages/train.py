@@ -23,7 +23,9 @@ _HIDDEN, _LAYERS, _HEADS, _LENGTH, _ROWS = 64, 3, 4, 24, 16
 
 def main() -> None:
     """Train what is missing."""
-    parser = argparse.ArgumentParser(description="Train the models of the lineage benchmark; complete ones are skipped.")
+    parser = argparse.ArgumentParser(
+        description="Train the models of the lineage benchmark; complete ones are skipped."
+    )
     parser.add_argument("--out", type=Path, default=BANK)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ either; who is nearest is asked in ``scanner.lineage.candidates``. Permuted unit
 business of ``scanner.lineage.trace``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -181,10 +181,21 @@ def _measurements(agreements: Sequence[RowAgreement]) -> tuple[Measured, ...]:
         Measured(name="relative_drift_median", value=float(np.median([a.relative_drift for a in agreements]))),
         Measured(name="zeroed_share_median", value=float(np.median([a.zeroed for a in agreements])), unit="share"),
         Measured(name="levels_ratio_median", value=float(np.median([a.levels for a in agreements]))),
+        *_ranks(agreements),
         Measured(name="tensors_bit_identical", value=float(sum(a.identical for a in agreements)), unit="tensors"),
         Measured(name="tensors_sampled", value=float(len(agreements)), unit="tensors"),
         Measured(name="rows_sampled", value=float(sum(a.rows for a in agreements)), unit="rows"),
     )
+
+
+def _ranks(agreements: Sequence[RowAgreement]) -> Iterator[Measured]:
+    """Rank of the sampled deltas, over tensors that changed; nothing when none did, or rounding hides it."""
+    changed = [a for a in agreements if a.delta_rank != 0]
+    known = [a.delta_rank / a.rows for a in changed if a.delta_rank is not None]
+    if known and len(known) == len(changed):
+        yield Measured(name="delta_rank_highest", value=float(max(a.delta_rank or 0 for a in changed)))
+        yield Measured(name="delta_rank_over_rows", value=max(known), unit="share")
+        yield Measured(name="tensors_changed", value=float(len(changed)), unit="tensors")
 
 
 def _check_units(agreements: Agreements) -> Check:

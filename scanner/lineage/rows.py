@@ -19,6 +19,10 @@ DUPLICATE_COSINE = 0.999
 MIN_DISTINCT = 16
 """Different values that a row needs before its equality with another row means anything."""
 _LEVEL_ROWS = 8
+RANK_ENERGY = 0.999
+"""Share of a merged adapter's delta that its own directions hold, even after rounding (design measurements)."""
+_MAX_ROUNDING = 0.2
+_SIGNIFICANT_BITS = {"F64": 53, "F32": 24, "F16": 11, "BF16": 8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +40,9 @@ class RowAgreement:
     ``order_log10_p`` is log₁₀ of the chance that rows without relation, matched one to one by their cosines, come out
     in an order this near to their own (exact for hidden units). ``zeroed`` is the share of the base's non-zero
     entries that are zero in the candidate; ``levels`` the number of different values in a candidate row over that of
-    the base row, the median over rows.
+    the base row, the median over rows. ``delta_rank`` is the least number of directions that hold ``RANK_ENERGY`` of
+    the delta's energy over all sampled rows, rounding of the candidate's dtype left aside: 0 when nothing changed, None
+    when rounding alone could explain the delta.
     """
 
     rows: int
@@ -50,6 +56,7 @@ class RowAgreement:
     order_log10_p: float = 0.0
     zeroed: float = 0.0
     levels: float = 1.0
+    delta_rank: int | None = None
 
 
 def compare_rows(sample: Sample) -> RowAgreement | None:
@@ -79,7 +86,27 @@ def compare_rows(sample: Sample) -> RowAgreement | None:
         order_log10_p=order_log10_p(best_order(cosines)),
         zeroed=_zeroed(base, candidate),
         levels=_levels(base, candidate),
+        delta_rank=_delta_rank(base, candidate, sample.spec.candidate.dtype),
     )
+
+
+def _delta_rank(base: F64, candidate: F64, dtype: str) -> int | None:
+    """Count directions of the delta, largest first, until what is left is ``1 - RANK_ENERGY`` of it, or rounding."""
+    delta = candidate - base
+    energy = float(np.sum(delta * delta))
+    if energy == 0:
+        return 0
+    bits = _SIGNIFICANT_BITS.get(dtype)
+    if bits is None:
+        return None
+    # Rounding to that many bits moves an entry by at most half a unit in the last place, uniformly: ulp² / 12.
+    rounding = float(np.sum(candidate * candidate)) * 4.0 ** (1 - bits) / 12.0
+    if rounding > _MAX_ROUNDING * energy:
+        return None
+    squares = np.linalg.eigvalsh(_products(delta, delta))[::-1]
+    left = energy - np.cumsum(squares)
+    enough = np.flatnonzero(left <= (1.0 - RANK_ENERGY) * energy + rounding)
+    return int(enough[0]) + 1 if len(enough) else len(squares)
 
 
 def best_order(cosines: F64) -> "np.typing.NDArray[np.intp]":

@@ -1,0 +1,244 @@
+"""Measures the tests of descent on pairs whose descent is known: ``nice -n 19 python -m benchmarks.lineage``.
+
+First ``python -m benchmarks.lineages.train`` trains the models. Every pair of one architecture has the same
+configuration. Answers go line by line to ``build/lineages/pairs.jsonl`` (a repeated run skips what is there); the
+statistics go to ``benchmarks/results/lineage.json``, the table of ``docs/benchmarks.md`` to standard output.
+
+Classes of pairs (base, candidate):
+
+related
+    an ancestor and its descendant: fine-tune, instruct, continued pre-training, grandchild, and descendants that were
+    cast, pruned, rounded to a grid, renamed, given tokens, permuted, or robbed of a layer.
+unrelated
+    models of one configuration with different starts, their descendants, and altered descendants of other families.
+siblings
+    two children of one parent: related, though neither is the other's base.
+same start
+    the same random start, other data: neither independent nor descended; shown, not counted.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scipy.special import betaincinv
+
+from benchmarks.lineages.derived import DERIVED, derive
+from benchmarks.lineages.train import BANK, RECORD
+from scanner.alignment import align
+from scanner.config_json import parse_object
+from scanner.folder import list_folder
+from scanner.lineage.direction import check_direction
+from scanner.lineage.sampling import plan_samples, read_samples
+from scanner.lineage.trace import trace
+from scanner.records import RepoFacts, RepoRef
+from scanner.weights.opening import open_source
+
+RESULTS = Path("benchmarks/results/lineage.json")
+ENCODERS = Path("build/zoo/real")
+FAMILY = Path("build/family/v1/demo")
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two folders and what is known about them."""
+
+    truth: str
+    group: str
+    base: Path
+    candidate: Path
+
+    @property
+    def key(self) -> str:
+        """What tells this pair from the others."""
+        return f"{self.base.name} > {self.candidate.name}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the tests of descent on pairs of known descent.")
+    parser.add_argument("--bank", type=Path, default=BANK)
+    parser.add_argument("--encoders", type=int, default=60, help="at most so many fine-tunes of the real encoder")
+    arguments = parser.parse_args()
+    log = arguments.bank / "pairs.jsonl"
+    known = {r["key"]: r for r in map(json.loads, log.read_text().splitlines())} if log.exists() else {}
+    with log.open("a") as out:
+        for pair in pairs(arguments.bank, arguments.encoders):
+            if pair.key not in known:
+                known[pair.key] = measured = measure(pair)
+                out.write(json.dumps(measured) + "\n")
+                out.flush()
+    statistics = summarise(list(known.values()))
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(statistics, indent=1) + "\n")
+    print(table(statistics))
+
+
+def pairs(bank: Path, encoders: int) -> Iterator[Pair]:
+    """Every pair, related ones first."""
+    models = {path.parent.name: json.loads(path.read_text()) for path in sorted(bank.glob(f"*/{RECORD}"))}
+    root = {name: _line(name, models)[-1] for name in models}
+    for name, record in models.items():
+        line = _line(name, models)
+        for distance, ancestor in enumerate(line[1:], start=1):
+            group = record["group"] if distance == 1 else f"{distance} generations apart"
+            yield Pair("related", group, bank / ancestor, bank / name)
+    yield from _altered(bank, models, root)
+    names = sorted(models)
+    for index, one in enumerate(names):
+        for other in names[index + 1 :]:
+            if models[one]["kind"] != models[other]["kind"] or root[one] == root[other]:
+                if models[one]["parent"] == models[other]["parent"] and models[one]["parent"]:
+                    yield Pair("siblings", "children of one base", bank / one, bank / other)
+                continue
+            same = models[root[one]]["start_seed"] == models[root[other]]["start_seed"]
+            plain = root[one] == one and root[other] == other
+            group = "both from scratch" if plain else "descendants of different starts"
+            yield (
+                Pair("same start", group, bank / one, bank / other)
+                if same
+                else Pair("unrelated", group, bank / one, bank / other)
+            )
+    folders = sorted(path.parent for path in ENCODERS.glob("*/recipe.json"))[:encoders]
+    for folder in folders:
+        if (FAMILY / "encoder").is_dir() and (folder / "model.safetensors").exists():
+            yield Pair("related", "MiniLM and its fine-tunes", FAMILY / "encoder", folder)
+            yield Pair("unrelated", "MiniLM trained anew, fine-tunes of MiniLM", FAMILY / "other-encoder", folder)
+
+
+def _line(name: str, models: dict[str, Any]) -> list[str]:
+    """The model, its parent, and so on to the root."""
+    line = [name]
+    while (parent := models[line[-1]]["parent"]) is not None:
+        line.append(parent)
+    return line
+
+
+def _altered(bank: Path, models: dict[str, Any], root: dict[str, str]) -> Iterator[Pair]:
+    """Altered descendants against their own base, and against the bases of the other families."""
+    bases = sorted({root[name] for name in models if models[name]["parent"]})
+    for name, change in DERIVED:
+        for base in bases:
+            source = f"{base}-tuned-b"
+            if source not in models:
+                continue
+            made = derive(bank, source, name, change)
+            yield Pair("related", f"altered: {name}", bank / base, made)
+            for other in bases:
+                if other != base and models[other]["kind"] == models[base]["kind"]:
+                    yield Pair("unrelated", "altered descendants of another start", bank / other, made)
+
+
+def measure(pair: Pair) -> dict[str, Any]:
+    """Run the checks on one pair as a scan does."""
+    theirs, ours = _facts(pair.base), _facts(pair.candidate)
+    with open_source(theirs, None) as base, open_source(ours, None) as candidate:
+        alignment = align(candidate.table, base.table, candidate_config=ours.config, base_config=theirs.config)
+        traced = trace(alignment, base, candidate, seed=1)
+        numbers = {f"{c.name}.{m.name}": m.value for c in traced.checks for m in c.measurements}
+        planned = plan_samples(traced.alignment.pairs, rows_per_tensor=64, seed=1)
+        direction = check_direction(list(read_samples(planned, base, candidate)))
+    keep = ("row_cosine_median", "rows_nearest_to_their_own", "relative_drift_median", "delta_rank_over_rows")
+    return {
+        "key": pair.key,
+        "truth": pair.truth,
+        "group": pair.group,
+        "status": traced.status,
+        "checks": {c.name: c.outcome for c in traced.checks},
+        "unit_order_log10_p": numbers.get("unit_order.log10_p"),
+        "norm_log10_p": numbers.get("norm_vectors.log10_p"),
+        "direction": direction.outcome,
+        **{name: numbers.get(f"sampled_rows.{name}") for name in keep},
+    }
+
+
+def _facts(folder: Path) -> RepoFacts:
+    config = folder / "config.json"
+    return RepoFacts(
+        ref=RepoRef(path=str(folder)),
+        files=list_folder(str(folder)),
+        config=parse_object(config.read_text(encoding="utf-8")) if config.exists() else None,
+    )
+
+
+def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts by truth and group, error rates with intervals, and the extremes."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        groups[record["truth"], record["group"]].append(record)
+    rows = [
+        {"truth": truth, "group": group, "pairs": len(found), **_statuses(found), **_extremes(found)}
+        for (truth, group), found in sorted(groups.items())
+    ]
+    related = [r for r in records if r["truth"] == "related"]
+    unrelated = [r for r in records if r["truth"] == "unrelated"]
+    same = [r for r in unrelated if "MiniLM" not in r["group"]]
+    return {
+        "rows": rows,
+        "true_positive_rate": rate(sum(r["status"] == "verified" for r in related), len(related)),
+        "related_contradicted": rate(sum(r["status"] == "contradicted" for r in related), len(related)),
+        "false_positive_rate": rate(sum(r["status"] == "verified" for r in unrelated), len(unrelated)),
+        "unrelated_contradicted": rate(sum(r["status"] == "contradicted" for r in unrelated), len(unrelated)),
+        "identical_configuration_confused": rate(sum(r["status"] == "verified" for r in same), len(same)),
+        "unit_order_false_alarm_at_1e-2": rate(
+            sum((r["unit_order_log10_p"] or 0.0) <= -2 for r in unrelated), len(unrelated)
+        ),
+        "norm_vectors_false_alarm_at_1e-2": rate(
+            sum((r["norm_log10_p"] or 0.0) <= -2 for r in unrelated), len(unrelated)
+        ),
+        "direction": {
+            outcome: sum(r["direction"] == outcome for r in related) for outcome in ("passed", "failed", "not_run")
+        },
+    }
+
+
+def _statuses(found: list[dict[str, Any]]) -> dict[str, int]:
+    return {s: sum(r["status"] == s for r in found) for s in ("verified", "unverified", "contradicted")}
+
+
+def _extremes(found: list[dict[str, Any]]) -> dict[str, float | None]:
+    cosines = [r["row_cosine_median"] for r in found if r["row_cosine_median"] is not None]
+    drifts = [r["relative_drift_median"] for r in found if r["relative_drift_median"] is not None]
+    return {
+        "row_cosine_lowest": round(min(cosines), 3) if cosines else None,
+        "row_cosine_highest": round(max(cosines), 3) if cosines else None,
+        "relative_drift_highest": round(max(drifts), 3) if drifts else None,
+    }
+
+
+def rate(count: int, total: int) -> dict[str, float | int]:
+    """A share with its Clopper-Pearson interval (exact, two-sided, 95 %)."""
+    tail = (1 - CONFIDENCE) / 2
+    low = float(betaincinv(count, total - count + 1, tail)) if count else 0.0
+    high = float(betaincinv(count + 1, total - count, 1 - tail)) if count < total else 1.0
+    share = count / total if total else 0.0
+    return {"count": count, "of": total, "share": round(share, 5), "low": round(low, 5), "high": round(high, 5)}
+
+
+def table(statistics: dict[str, Any]) -> str:
+    """The Markdown of docs/benchmarks.md."""
+    lines = [
+        "| truth | pairs of | n | verified | unverified | contradicted | row cosine (median, least to most) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r['truth']} | {r['group']} | {r['pairs']} | {r['verified']} | {r['unverified']} | {r['contradicted']} "
+        f"| {r['row_cosine_lowest']} to {r['row_cosine_highest']} |"
+        for r in statistics["rows"]
+    ]
+    lines.append("")
+    lines += [
+        f"- {name.replace('_', ' ')}: {r['count']} of {r['of']} = {r['share']:.2%} "
+        f"(95 % interval {r['low']:.2%} to {r['high']:.2%})"
+        for name, r in statistics.items()
+        if isinstance(r, dict) and "low" in r
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

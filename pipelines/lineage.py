@@ -1,0 +1,117 @@
+"""Finds the parent of one model among the declared, the listed or the Hub's own candidates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.parentage import gather
+from pipelines.progress import Progress, Quiet
+from scanner.errors import HubAuditError, NothingToCompare
+from scanner.facts import collect
+from scanner.hub import Hub
+from scanner.lineage.candidates import Ranked, Ranking, rank_candidates, search_hub
+from scanner.lineage.claims import collect_claims, walk
+from scanner.lineage.sampling import new_salt, sampling_seed
+from scanner.records import Check, Claim, Relation, RepoFacts, RepoRef, Skip
+from scanner.refs import parse_spec
+
+MOST_FOUND = 12
+"""Candidates taken from a search of the Hub."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parentage:
+    """Everything the command prints. ``declared`` is the declared base's place in the ranking, if it is in it."""
+
+    subject: RepoRef
+    claims: tuple[Claim, ...]
+    declared: Ranked | None
+    ranking: Ranking
+    relation: Relation
+    checks: tuple[Check, ...]
+    skips: tuple[Skip, ...]
+    sentence: str
+
+
+def find_parent(
+    model: str,
+    *,
+    hub: Hub,
+    base: str | None = None,
+    names: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Parentage:
+    """Rank possible parents of a model.
+
+    Args:
+        model: what the user typed.
+        hub: the reader of the Hub.
+        base: asked about instead of the declared base.
+        names: possible parents; the Hub is searched when None.
+        progress: hears the stages.
+
+    Raises:
+        BadReference: ``model`` or ``base`` is not a reference.
+        NothingToCompare: the model has no weights, or there is no possible parent.
+        CouldNotConclude: the model cannot be read.
+    """
+    progress = progress or Quiet()
+    progress.stage("reading the repository")
+    wanted = parse_spec(base, endpoint=hub.endpoint) if base else None
+    facts = collect(hub.resolve(parse_spec(model, endpoint=hub.endpoint)), hub)
+    claims = collect_claims(facts)
+    skips = [Skip(what="declared base", why=note) for note in claims.notes]
+    progress.stage("looking for possible parents")
+    first = [collect(hub.resolve(wanted), hub)] if wanted else list(gather(claims.bases[:1], hub, skips))
+    others: list[str] = list(claims.bases[1:] if first else claims.bases)
+    if first and first[0].ref.repo_id:
+        others += walk(first[0], hub).models[1:]
+    others += names if names is not None else _searched(facts, hub, skips)
+    parents = _distinct([*first, *gather(dict.fromkeys(others), hub, skips, folders=True)])
+    if not parents:
+        raise NothingToCompare(
+            f"{facts.ref.name} declares no base that can be read, and no model like it was found; "
+            "list possible parents in a file and name it with --candidates."
+        )
+    progress.stage("comparing sampled rows")
+    seed = sampling_seed(facts.ref, facts.ref, new_salt())
+    ranking = rank_candidates(facts, parents, hub, seed=seed)
+    declared = next((r for r in ranking.ranked if first and r.ref == first[0].ref), None)
+    return Parentage(
+        subject=facts.ref,
+        claims=claims.claims,
+        declared=declared,
+        ranking=ranking,
+        relation=claims.relation or "unknown",
+        checks=(ranking.check,) if ranking.check else (),
+        skips=(*skips, *ranking.left_out),
+        sentence=_sentence(declared, ranking),
+    )
+
+
+def _searched(facts: RepoFacts, hub: Hub, skips: list[Skip]) -> list[str]:
+    try:
+        return list(search_hub(facts, hub, limit=MOST_FOUND))
+    except HubAuditError as error:
+        skips.append(Skip(what="search of the Hub", why=str(error)))
+        return []
+
+
+def _distinct(parents: Sequence[RepoFacts]) -> list[RepoFacts]:
+    """Each pinned model once."""
+    return list({str(facts.ref): facts for facts in parents}.values())
+
+
+def _sentence(declared: Ranked | None, ranking: Ranking) -> str:
+    """The answer in one sentence."""
+    best = ranking.best
+    if best is None:
+        if declared is not None and declared.status == "contradicted":
+            return f"the weights contradict the declared base {declared.ref}, and no other candidate fits."
+        return "no candidate could be shown to be its parent."
+    if declared is None:
+        return f"the nearest candidate is {best.ref}."
+    if declared.ref == best.ref:
+        return f"descent from the declared base {best.ref} is verified, and no candidate is nearer."
+    if declared.status == "verified":
+        return f"the declared base {declared.ref} is a relative, but {best.ref} is nearer."
+    return f"the declared base {declared.ref} is {declared.status}; the nearest candidate is {best.ref}."

@@ -1,0 +1,212 @@
+"""Ranks possible parents: tensor tables first, a few sampled rows of those that fit, nearest first.
+
+Related models of one family all pass a test of descent, so what tells parent from sibling is *distance*: a child is
+nearer to its parent than to its parent's other children. Every candidate is sampled at the same rows, so that
+distances compare; between the two nearest a regression says which of them the model started from.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from scanner.alignment import align
+from scanner.errors import HubAuditError
+from scanner.hub import Hub
+from scanner.lineage.descent import TABLE_SHARE
+from scanner.lineage.mixture import Mixture, fit_mixture
+from scanner.lineage.sampling import plan_samples
+from scanner.lineage.trace import trace
+from scanner.records import Alignment, Check, LineageStatus, Measured, RepoFacts, RepoRef, Skip
+from scanner.weights.opening import open_source
+from scanner.weights.source import WeightSource
+
+SEARCHED = 200
+"""Models of the Hub that a search looks at, most downloaded first (two requests)."""
+SIZE_RANGE = (0.4, 2.5)
+"""Weights of a base relative to the candidate's, in bytes: another dtype halves or doubles them, a head adds some."""
+ROWS = 64
+_ORDER: dict[LineageStatus, int] = {"verified": 0, "unverified": 1, "contradicted": 2}
+NEAR_ONE = 0.75
+"""β from which the other model, not the first, is where the candidate started; below 1 − β it is the first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranked:
+    """One possible parent and the evidence. Numbers are None when nothing was sampled.
+
+    ``row_cosine`` and ``relative_drift`` are medians over the sampled matrices; ``note`` is one sentence.
+    """
+
+    ref: RepoRef
+    status: LineageStatus
+    table_share: float
+    row_cosine: float | None = None
+    relative_drift: float | None = None
+    log10_p: float | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        if self.row_cosine is None or self.relative_drift is None:
+            return f"{self.ref} ({self.status}; {self.table_share:.0%} of the parameters have a partner)"
+        return f"{self.ref} ({self.status}; row cosine {self.row_cosine:.3f}, drift {self.relative_drift:.3f})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """Possible parents, the likeliest first, those left out with the reason, and how the first two compare."""
+
+    ranked: tuple[Ranked, ...]
+    left_out: tuple[Skip, ...] = ()
+    check: Check | None = None
+
+    @property
+    def best(self) -> Ranked | None:
+        """The nearest verified parent, or None."""
+        return self.ranked[0] if self.ranked and self.ranked[0].status == "verified" else None
+
+    @property
+    def runner_up(self) -> Ranked | None:
+        """The second of the list, whatever its status."""
+        return self.ranked[1] if len(self.ranked) > 1 else None
+
+
+def same_model(one: RepoRef, other: RepoRef) -> bool:
+    """Whether two references name one repository or folder, whatever the revision."""
+    if one.repo_id and other.repo_id:
+        return one.repo_id.casefold() == other.repo_id.casefold()
+    return one.path is not None and one.path == other.path
+
+
+def rank_candidates(candidate: RepoFacts, others: Sequence[RepoFacts], hub: Hub | None, *, seed: int) -> Ranking:
+    """Hold the candidate against each of the others. A model that cannot be read is left out with the reason.
+
+    At most ``sampling.MAX_SAMPLE_BYTES`` are read per model whose table fits, one header of those whose does not.
+
+    Args:
+        candidate: facts of the model whose parent is sought.
+        others: facts of the possible parents; the candidate itself among them is left out.
+        hub: the reader; may be None when all are folders.
+        seed: of the sampled rows, the same for all.
+
+    Raises:
+        HubAuditError: the candidate's own weights cannot be read.
+    """
+    left_out: list[Skip] = []
+    ranked: list[Ranked] = []
+    with open_source(candidate, hub) as ours:
+        for other in others:
+            if same_model(other.ref, candidate.ref):
+                left_out.append(Skip(what=other.ref.name, why="it is the model itself"))
+                continue
+            try:
+                with open_source(other, hub) as theirs:
+                    ranked.append(_ranked(candidate, other, ours, theirs, seed))
+            except HubAuditError as error:
+                left_out.append(Skip(what=other.ref.name, why=str(error)))
+        ranked.sort(key=_sort_key)
+        facts = {other.ref: other for other in others}
+        check = _first_two(candidate, ours, [facts[r.ref] for r in ranked if r.status == "verified"][:2], hub, seed)
+    return Ranking(ranked=tuple(ranked), left_out=tuple(left_out), check=check)
+
+
+def _sort_key(ranked: Ranked) -> tuple[int, float, float]:
+    drift = ranked.relative_drift if ranked.relative_drift is not None else float("inf")
+    cosine = ranked.row_cosine if ranked.row_cosine is not None else -1.0
+    return _ORDER[ranked.status], (drift if ranked.status == "verified" else -cosine), -ranked.table_share
+
+
+def _aligned(candidate: RepoFacts, other: RepoFacts, ours: WeightSource, theirs: WeightSource) -> Alignment:
+    return align(ours.table, theirs.table, candidate_config=candidate.config, base_config=other.config)
+
+
+def _ranked(candidate: RepoFacts, other: RepoFacts, ours: WeightSource, theirs: WeightSource, seed: int) -> Ranked:
+    """Look at one possible parent; its rows only when most of the candidate has a partner in it."""
+    alignment = _aligned(candidate, other, ours, theirs)
+    share = alignment.parameters_compared / alignment.parameters_total if alignment.parameters_total else 0.0
+    if share < TABLE_SHARE and not _same_sizes(ours, theirs):
+        note = "Its tensors have other shapes; no row was read."
+        return Ranked(ref=other.ref, status="unverified", table_share=share, note=note)
+    traced = trace(alignment, theirs, ours, seed=seed)
+    numbers = {m.name: m.value for check in traced.checks for m in check.measurements if check.name == "sampled_rows"}
+    units = next((check for check in traced.checks if check.name == "unit_order"), None)
+    chance = {m.name: m.value for m in units.measurements} if units else {}
+    rows = next(check for check in traced.checks if check.name == "sampled_rows")
+    return Ranked(
+        ref=other.ref,
+        status=traced.status,
+        table_share=share,
+        row_cosine=numbers.get("row_cosine_median"),
+        relative_drift=numbers.get("relative_drift_median"),
+        log10_p=chance.get("log10_p"),
+        note=rows.note,
+    )
+
+
+def _same_sizes(ours: WeightSource, theirs: WeightSource) -> bool:
+    """Whether the shapes, whatever the names, are mostly those of the other: then content may pair them."""
+    shapes = [sorted(m.shape for m in side.table.values() if len(m.shape) > 1) for side in (ours, theirs)]
+    common = sum(shape in set(shapes[1]) for shape in shapes[0])
+    return bool(shapes[0]) and common >= TABLE_SHARE * len(shapes[0])
+
+
+def _first_two(
+    candidate: RepoFacts, ours: WeightSource, two: Sequence[RepoFacts], hub: Hub | None, seed: int
+) -> Check | None:
+    """Ask by regression which of the two nearest the candidate started from; None when there are no two."""
+    if len(two) < 2:
+        return None
+    try:
+        with ExitStack() as stack:
+            first, second = (stack.enter_context(open_source(facts, hub)) for facts in two)
+            pairs = _aligned(candidate, two[0], ours, first).pairs
+            planned = plan_samples(pairs, rows_per_tensor=ROWS, seed=seed)
+            mixture = fit_mixture(planned, first, [second], ours)
+    except HubAuditError as error:
+        return Check(name="nearest_base", outcome="not_run", note=str(error))
+    return nearest_check(mixture, two[0].ref, two[1].ref) if mixture else None
+
+
+def nearest_check(mixture: Mixture, first: RepoRef, second: RepoRef) -> Check:
+    """Word the regression of the candidate on the way from the first model to the second."""
+    beta = mixture.coefficients[0]
+    numbers = (
+        Measured(name="beta", value=beta),
+        Measured(name="beta_spread", value=mixture.spreads[0]),
+        Measured(name="tensors", value=float(mixture.tensors), unit="tensors"),
+    )
+    if beta <= 1.0 - NEAR_ONE:
+        words = f"The model started from {first}: on the way to {second} it went {beta:.2f} of the distance."
+        return Check(name="nearest_base", outcome="passed", measurements=numbers, note=words)
+    if beta >= NEAR_ONE:
+        words = f"The model started from {second}, although {first} is nearer."
+        return Check(name="nearest_base", outcome="failed", measurements=numbers, note=words)
+    words = (
+        f"The model lies between {first} and {second} ({beta:.2f} of the way): a merge, or a checkpoint between them."
+    )
+    return Check(name="nearest_base", outcome="failed", measurements=numbers, note=words)
+
+
+def search_hub(candidate: RepoFacts, hub: Hub, *, limit: int) -> Iterator[str]:
+    """Yield at most ``limit`` ids of models with the candidate's architecture and about its size, most used first.
+
+    The model itself and what declares itself its descendant are left out. Two requests a hundred models.
+
+    Raises:
+        CouldNotConclude: the Hub cannot be asked.
+    """
+    kind = (candidate.config or {}).get("model_type")
+    if not isinstance(kind, str) or not kind.isascii():
+        return
+    own = (candidate.ref.repo_id or "").casefold()
+    size = sum(entry.size_bytes for entry in candidate.files if entry.path.endswith(".safetensors"))
+    found = 0
+    for model in hub.list_models(tags=(kind,), sort="downloads", limit=SEARCHED):
+        repo_id, weights = model["id"], model["weights_bytes"]
+        fits = not weights or not size or SIZE_RANGE[0] <= weights / size <= SIZE_RANGE[1]
+        ours = isinstance(repo_id, str) and repo_id.casefold() == own
+        child = own and own in [base.casefold() for base in model["base_models"]]
+        if isinstance(repo_id, str) and fits and not ours and not child:
+            yield repo_id
+            found += 1
+            if found == limit:
+                return
