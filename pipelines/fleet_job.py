@@ -35,7 +35,8 @@ class FleetSetup:
     """What every job of a run has in common. Travels to the workers, and only there: it holds the token.
 
     ``created_at`` is the time stamp of all reports of the run (Unix time), so that who made a report and when it was
-    this one's turn leaves no trace in it. ``run`` names the run for the shared cache. ``base`` overrides what cards
+    this one's turn leaves no trace in it; ``salt`` is the run's secret for drawing sampled rows, so that a repetition
+    draws the same. ``run`` names the run for the shared cache. ``base`` overrides what cards
     declare.
     """
 
@@ -45,6 +46,7 @@ class FleetSetup:
     patience_seconds: float
     created_at: float
     run: str
+    salt: int = 0
     base: str | None = None
     cache_folder: Path | None = None
     cache_bytes: int = 0

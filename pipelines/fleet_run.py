@@ -1,5 +1,6 @@
 """One run of a fleet, from what was asked to the counts at its end: wires ledger, engine, budget, cache and driver."""
 
+import secrets
 import shutil
 import signal
 import threading
@@ -76,6 +77,7 @@ def run_fleet(
     stop_file: Path | None = None,
     entry: Callable[[FleetSetup], Entry] | None = None,
     clock: Callable[[], float] = time.time,
+    salt: int | None = None,
 ) -> RunReport:
     """Scan everything that a selection names and that is due.
 
@@ -89,6 +91,7 @@ def run_fleet(
         stop_file: the run ends when this file appears.
         entry: what workers do with the set-up; ``pipelines.fleet_job`` when None.
         clock: Unix time.
+        salt: from which sampled rows are drawn; a secret of the run when None.
 
     Raises:
         CouldNotConclude: the Hub could not be listed, the ledger not written, or no worker started.
@@ -103,7 +106,12 @@ def run_fleet(
             observer.note("recovered", f"kept {spooled} finished scans of a killed run; {interrupted} begin again")
         asked = {**selection.as_json(), "against": base, "endpoint": settings.endpoint}
         run = ledger.begin_run(
-            selection=asked, engine=resources.engine, rules=rules_digest(), tool=tool_version(), now=clock()
+            selection=asked,
+            engine=resources.engine,
+            rules=rules_digest(),
+            tool=tool_version(),
+            now=clock(),
+            salt=secrets.randbits(32) if salt is None else salt,
         )
         hub = Hub(
             settings.endpoint,
@@ -120,7 +128,7 @@ def run_fleet(
         if due:
             host = "127.0.0.1" if resources.ray_address is None else _own_address()
             server = stack.enter_context(BudgetServer(budget, host=host))
-            setup = _setup(run, ledger.path, settings, resources, base, server, started=_started(ledger, run))
+            setup = _setup(run, ledger.path, settings, resources, base, server)
             make = entry or (lambda made: Entry(function="pipelines.fleet_job:prepare", setup=made))
             engine = _engine(make(setup), ledger.path, resources)
             stack.callback(engine.close)
@@ -180,11 +188,6 @@ def stop_signs(stop_file: Path | None) -> Iterator[Callable[[], str | None]]:
             signal.signal(number, handler)
 
 
-def _started(ledger: Ledger, run: Run) -> float:
-    """Return when a run began: also after it was resumed, so that its reports all bear the same time stamp."""
-    return float(ledger.connection.execute("SELECT started_at FROM runs WHERE id = ?", (run.id,)).fetchone()[0])
-
-
 def _setup(
     run: Run,
     ledger: Path,
@@ -192,8 +195,6 @@ def _setup(
     resources: Resources,
     base: str | None,
     server: BudgetServer,
-    *,
-    started: float,
 ) -> FleetSetup:
     folder = resources.cache_folder
     cache_bytes = resources.cache_bytes
@@ -206,8 +207,9 @@ def _setup(
         token=settings.token,
         timeout_seconds=settings.timeout_seconds,
         patience_seconds=settings.patience_seconds,
-        created_at=started,
-        run=f"{run.id} of {ledger.resolve()} at {started:.3f}",
+        created_at=run.started_at,
+        salt=run.salt,
+        run=f"{run.id} of {ledger.resolve()} at {run.started_at:.3f}",
         base=base,
         cache_folder=folder,
         cache_bytes=cache_bytes,

@@ -44,12 +44,18 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One invocation. ``resumed`` is true when it goes on with one that did not end."""
+    """One invocation.
+
+    ``salt`` is the secret number from which its scans draw the rows that they sample, ``started_at`` the Unix time
+    that its reports bear; both stay when it is ``resumed``, that is, when it goes on with one that did not end.
+    """
 
     id: int
     rules: str
     tool: str
     resumed: bool
+    salt: int = 0
+    started_at: float = 0.0
 
 
 class Ledger:
@@ -92,10 +98,20 @@ class Ledger:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def begin_run(self, *, selection: Mapping[str, Any], engine: str, rules: str, tool: str, now: float) -> Run:
+    def begin_run(
+        self,
+        *,
+        selection: Mapping[str, Any],
+        engine: str,
+        rules: str,
+        tool: str,
+        now: float,
+        salt: int = 0,
+    ) -> Run:
         """Open a run, or go on with the last one if it asked for the same and never ended.
 
-        ``rules`` is the digest of rule book and profile, ``tool`` the version, ``now`` Unix time.
+        ``rules`` is the digest of rule book and profile, ``tool`` the version, ``now`` Unix time; ``salt`` is used if
+        the run is new.
         """
         asked = json.dumps(selection, sort_keys=True)
         with self.writing():
@@ -103,12 +119,13 @@ class Ledger:
             same = last is not None and (last["selection"], last["rules"], last["tool"]) == (asked, rules, tool)
             if same and last["ended_at"] is None:
                 self._db.execute("UPDATE runs SET engine = ? WHERE id = ?", (engine, last["id"]))
-                return Run(id=last["id"], rules=rules, tool=tool, resumed=True)
+                started = float(last["started_at"])
+                return Run(id=last["id"], rules=rules, tool=tool, resumed=True, salt=last["salt"], started_at=started)
             made = self._db.execute(
-                "INSERT INTO runs (selection, engine, rules, tool, started_at) VALUES (?, ?, ?, ?, ?)",
-                (asked, engine, rules, tool, now),
+                "INSERT INTO runs (selection, engine, rules, tool, started_at, salt) VALUES (?, ?, ?, ?, ?, ?)",
+                (asked, engine, rules, tool, now, salt),
             )
-            return Run(id=_row_id(made), rules=rules, tool=tool, resumed=False)
+            return Run(id=_row_id(made), rules=rules, tool=tool, resumed=False, salt=salt, started_at=now)
 
     def end_run(self, run: Run, *, counts: Mapping[str, int], now: float) -> None:
         """Close a run that has nothing left to do. ``counts`` are for the trend."""

@@ -8,11 +8,12 @@ the ledger is copied to every few minutes and at the end (``--keep-copy``), and 
 
 import re
 import shlex
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from huggingface_hub import HfApi, Volume
+from huggingface_hub import HfApi, JobInfo, Volume
 from huggingface_hub.errors import HfHubHTTPError
 
 from pipelines.settings import tool_version
@@ -121,23 +122,30 @@ def submit(plan: JobsPlan, *, endpoint: str, token: str | None) -> str:
     api = HfApi(endpoint=endpoint, token=token, library_name="hubaudit", library_version=tool_version())
     try:
         secret = token or api.token or _stored_token()
-        job = api.run_uv_job(
-            "hubaudit",
-            script_args=list(plan.arguments),
-            dependencies=list(plan.dependencies),
-            secrets={"HF_TOKEN": secret} if secret else None,
-            flavor=plan.flavor,
-            timeout=plan.timeout,
-            name=f"hubaudit-{plan.name}"[:63],
-            volumes=[Volume(type="bucket", source=plan.bucket, mount_path=MOUNT)],
-            namespace=plan.namespace,
-        )
+        with warnings.catch_warnings():
+            # The client calls this method experimental; its shape is checked by our tests.
+            warnings.simplefilter("ignore", UserWarning)
+            job = _start(api, plan, secret)
     except HfHubHTTPError as error:
         said = error.server_message or "no reason given"
         raise CouldNotConclude(
             f"The Hub did not start the job ({said}); check that HF_TOKEN may run jobs, and that the bucket exists."
         ) from error
     return str(job.url)
+
+
+def _start(api: HfApi, plan: JobsPlan, secret: str | None) -> JobInfo:
+    return api.run_uv_job(
+        "hubaudit",
+        script_args=list(plan.arguments),
+        dependencies=list(plan.dependencies),
+        secrets={"HF_TOKEN": secret} if secret else None,
+        flavor=plan.flavor,
+        timeout=plan.timeout,
+        name=f"hubaudit-{plan.name}"[:63],
+        volumes=[Volume(type="bucket", source=plan.bucket, mount_path=MOUNT)],
+        namespace=plan.namespace,
+    )
 
 
 def _stored_token() -> str | None:

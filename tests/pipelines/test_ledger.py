@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,14 +118,15 @@ def test_the_same_scan_is_kept_once(ledger: Ledger) -> None:
 
 
 def test_an_unfinished_run_goes_on_where_it_was(ledger: Ledger) -> None:
-    run = begin(ledger)
+    run = ledger.begin_run(selection={"models": "x"}, engine="test", rules="r1", tool="1", now=NOW, salt=77)
+    assert run.salt == 77
     select(ledger, run, "org/a", "org/b", "org/c")
     (first, second) = claim(ledger, run, 2)
     with ledger.writing():
         ledger.scanned(run, first, scanned(first), now=NOW)
     assert ledger.recover(now=NOW) == 1
     resumed = begin(ledger)
-    assert resumed == Run(id=run.id, rules="r1", tool="1", resumed=True)
+    assert resumed == replace(run, resumed=True)
     select(ledger, resumed, "org/a", "org/b", "org/c")
     assert {job.repo_id for job in claim(ledger, resumed)} == {second.repo_id, "org/c"}
     deaths = ledger.connection.execute("SELECT SUM(deaths), SUM(tries) FROM jobs").fetchone()

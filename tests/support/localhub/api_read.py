@@ -61,6 +61,8 @@ def list_models(call: Call) -> Reply:
 
 def _is_listed(call: Call, repo: Repo) -> bool:
     query = call.request.query
+    if repo.repo_id.startswith("datasets/"):
+        return False
     if repo.private and not (call.account and call.account.owns(repo)):
         return False
     card = cards.card_data(repo.head.tree)

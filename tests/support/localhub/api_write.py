@@ -43,12 +43,13 @@ def validate_yaml(call: Call) -> Reply:
 
 
 def create_repo(call: Call) -> Reply:
-    """Create an empty model repository in a namespace of the caller."""
+    """Create an empty model repository, or dataset, in a namespace of the caller."""
     account = require_writer(call.account)
     asked = call.request.json()
     repo_id = f"{asked.get('organization') or account.user}/{asked.get('name')}"
     if not cards.REPO_ID.fullmatch(repo_id):
         raise HubError(400, "Invalid repository name")
+    repo_id = f"datasets/{repo_id}" if asked.get("type") == "dataset" else repo_id
     url = f"{call.state.endpoint}/{repo_id}"
     if repo_id in call.state.repos:
         return Reply.of_json({"error": "You already created this model repo", "url": url}, status=409)

@@ -9,13 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from localhub import api_discussions, api_read, api_write, files, pages
+from localhub import api_discussions, api_jobs, api_read, api_write, files, pages
+from localhub.api_datasets import as_dataset
 from localhub.requestlog import Side
 from localhub.state import Call
 from localhub.wire import HubError, Reply
 
 MODEL = r"/api/models/(?P<org>[^/]+)/(?P<name>[^/]+)"
 REPO = r"/(?!api/)(?P<org>[^/]+)/(?P<name>[^/]+)"
+DATASET = r"/api/datasets/(?P<org>[^/]+)/(?P<name>[^/]+)"
+DATASET_REPO = r"/datasets/(?P<org>[^/]+)/(?P<name>[^/]+)"
 REVISION = r"(?P<revision>[^/]+)"
 NUM = r"(?P<num>[0-9]{1,9})"
 COMMENT = r"(?P<comment_id>[0-9a-f]+)"
@@ -60,6 +63,16 @@ WRITING = (
     _route("POST", rf"{REPO}\.git/info/lfs/objects/batch", api_write.lfs_batch),
     _route("POST", rf"{REPO}\.git/info/lfs/objects/verify", api_write.lfs_verify),
 )
+DATASETS = (
+    _route("GET", DATASET, as_dataset(api_read.model_info)),
+    _route("GET", rf"{DATASET}/revision/{REVISION}", as_dataset(api_read.model_info)),
+    _route("POST", rf"{DATASET}/preupload/{REVISION}", as_dataset(api_write.preupload)),
+    _route("POST", rf"{DATASET}/commit/{REVISION}", as_dataset(api_write.commit)),
+    _route("POST", rf"{DATASET_REPO}\.git/info/lfs/objects/batch", as_dataset(api_write.lfs_batch)),
+    _route("POST", rf"{DATASET_REPO}\.git/info/lfs/objects/verify", as_dataset(api_write.lfs_verify)),
+    _route("GET", rf"{DATASET_REPO}/resolve/{REVISION}/(?P<path>.+)", as_dataset(files.resolve)),
+)
+JOBS = (_route("POST", r"/api/jobs/(?P<namespace>[^/]+)", api_jobs.start),)
 TALKING = (
     _route("GET", rf"{MODEL}/discussions", api_discussions.list_discussions),
     _route("POST", rf"{MODEL}/discussions", api_discussions.create),
@@ -74,10 +87,12 @@ TALKING = (
     _route("GET", REPO, pages.repository),
 )
 CDN = (
+    _route("GET", rf"/repos{DATASET_REPO}/{SHA256}", as_dataset(files.cdn)),
+    _route("PUT", rf"/repos{DATASET_REPO}/{SHA256}", as_dataset(api_write.lfs_upload)),
     _route("GET", rf"/repos{REPO}/{SHA256}", files.cdn),
     _route("PUT", rf"/repos{REPO}/{SHA256}", api_write.lfs_upload),
 )
-ROUTES: dict[Side, tuple[Route, ...]] = {"hub": READING + WRITING + TALKING, "cdn": CDN}
+ROUTES: dict[Side, tuple[Route, ...]] = {"hub": DATASETS + JOBS + READING + WRITING + TALKING, "cdn": CDN}
 
 
 def answer(call: Call, side: Side) -> Reply:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 from localhub.accounts import Account, require_content, require_visible
 from localhub.faults import Faults
@@ -54,6 +55,7 @@ class State:
     faults: Faults = field(default_factory=Faults)
     log: RequestLog = field(default_factory=RequestLog)
     crashes: list[str] = field(default_factory=list)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
     bandwidth: Bandwidth = field(init=False)
     quotas: Quotas = field(init=False)

@@ -49,7 +49,7 @@ class Repo:
     @property
     def owner(self) -> str:
         """The user or organisation of the namespace."""
-        return self.repo_id.split("/", maxsplit=1)[0]
+        return self.repo_id.removeprefix("datasets/").split("/", maxsplit=1)[0]
 
     @property
     def head(self) -> Commit:
