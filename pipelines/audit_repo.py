@@ -113,6 +113,7 @@ def audit_repo(
     progress: Progress | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     threads: int | None = None,
+    salt: int | None = None,
 ) -> Audited:
     """Scan a model against its base and return the sealed report.
 
@@ -124,6 +125,7 @@ def audit_repo(
         progress: hears the stages; silence when None.
         clock: gives the report's time stamp.
         threads: cores for the numerics; all usable ones when None.
+        salt: a secret number from which the sampled rows are drawn; a new one when None.
 
     Raises:
         BadReference: ``model`` or ``base`` is not a reference.
@@ -160,7 +162,7 @@ def audit_repo(
         base_facts = collect(hub.resolve(wanted_base), hub)
         family = walk(base_facts, hub)
         skips += [Skip(what="family", why=family.note)] if family.note else []
-        salt = new_salt()
+        salt = new_salt() if salt is None else salt
         if wanted_base.revision is None and base_facts.ref.repo_id is not None:
             progress.stage("looking for the revision of the base")
             seed = sampling_seed(base_facts.ref, facts.ref, salt)

@@ -89,7 +89,7 @@ def prepare(setup: FleetSetup) -> Work:
             max_wait_seconds=setup.patience_seconds,
             governor=budget,
         )
-        return scan(job, hub, base=setup.base, profile=profile, clock=lambda: created)
+        return scan(job, hub, base=setup.base, profile=profile, clock=lambda: created, salt=setup.salt)
 
     return work
 
@@ -102,7 +102,7 @@ def scan(job: ScanJob, hub: SharedHub, *, base: str | None, profile: Profile, cl
             return Unchanged(requests=hub.requests)
         model = f"{job.repo_id}@{head.revision}"
         # One core per job: the other cores have jobs of their own.
-        audited = audit_repo(model, hub=hub, base=base, profile=profile, clock=clock, threads=1)
+        audited = audit_repo(model, hub=hub, base=base, profile=profile, clock=clock, threads=1, salt=salt)
     except HubAuditError as error:
         cause = type(error).__name__
         return Failed(reason=str(error), cause=cause, transient=cause in PASSING, requests=hub.requests)
