@@ -11,6 +11,7 @@ from weightfolders import facts_of
 from scanner.alignment import align
 from scanner.conversions import Canonical, canonicalise
 from scanner.lineage.descent import check_descent
+from scanner.lineage.trace import Traced, trace
 from scanner.records import Alignment, Check, LineageStatus, Relation
 from scanner.weights.opening import open_source
 
@@ -72,3 +73,23 @@ def write(folder: Path, tensors: Mapping[str, np.ndarray]) -> Path:
     folder.mkdir(parents=True)
     save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, folder / "model.safetensors")
     return folder
+
+
+def traced(base: Path, candidate: Path, *, seed: int = 1) -> Traced:
+    """Align two folders and trace the descent as a scan does."""
+    ours, theirs = facts_of(candidate), facts_of(base)
+    with open_source(theirs, None) as base_source, open_source(ours, None) as candidate_source:
+        alignment = align(
+            candidate_source.table,
+            base_source.table,
+            candidate_config=ours.config,
+            base_config=theirs.config,
+            canonicalise=in_process,
+        )
+        return trace(alignment, base_source, candidate_source, seed=seed)
+
+
+def drifted(tensors: Mapping[str, np.ndarray], *, size: float = 0.002, seed: int = 3) -> dict[str, np.ndarray]:
+    """Every value moved a little, independently: a tenth of the weights' own size by default."""
+    generator = np.random.default_rng(seed)
+    return {n: (v + size * generator.standard_normal(v.shape)).astype(np.float32) for n, v in tensors.items()}
