@@ -94,7 +94,15 @@ def prepare(setup: FleetSetup) -> Work:
     return work
 
 
-def scan(job: ScanJob, hub: SharedHub, *, base: str | None, profile: Profile, clock: Callable[[], datetime]) -> Answer:
+def scan(
+    job: ScanJob,
+    hub: SharedHub,
+    *,
+    base: str | None,
+    profile: Profile,
+    clock: Callable[[], datetime],
+    salt: int,
+) -> Answer:
     """Scan one repository, unless everything is at the commits of its last scan. Raises nothing of the Hub's."""
     try:
         head = hub.resolve(RepoSpec(text=job.repo_id, repo_id=job.repo_id, revision=job.wanted or None))
