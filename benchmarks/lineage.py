@@ -31,6 +31,7 @@ from benchmarks.lineages.derived import DERIVED, derive
 from benchmarks.lineages.train import BANK, RECORD
 from scanner.alignment import align
 from scanner.config_json import parse_object
+from scanner.conversions import Canonical, canonicalise
 from scanner.folder import list_folder
 from scanner.lineage.direction import check_direction
 from scanner.lineage.sampling import plan_samples, read_samples
@@ -137,7 +138,13 @@ def measure(pair: Pair) -> dict[str, Any]:
     """Run the checks on one pair as a scan does."""
     theirs, ours = _facts(pair.base), _facts(pair.candidate)
     with open_source(theirs, None) as base, open_source(ours, None) as candidate:
-        alignment = align(candidate.table, base.table, candidate_config=ours.config, base_config=theirs.config)
+        alignment = align(
+            candidate.table,
+            base.table,
+            candidate_config=ours.config,
+            base_config=theirs.config,
+            canonicalise=_in_process,
+        )
         traced = trace(alignment, base, candidate, seed=1)
         numbers = {f"{c.name}.{m.name}": m.value for c in traced.checks for m in c.measurements}
         planned = plan_samples(traced.alignment.pairs, rows_per_tensor=64, seed=1)
@@ -154,6 +161,11 @@ def measure(pair: Pair) -> dict[str, Any]:
         "direction": direction.outcome,
         **{name: numbers.get(f"sampled_rows.{name}") for name in keep},
     }
+
+
+def _in_process(checkpoints: Any) -> tuple[Canonical, ...]:
+    """The library's own names without a child process for every pair: these configurations are ours."""
+    return tuple(canonicalise(sorted(names), config) for names, config in checkpoints)
 
 
 def _facts(folder: Path) -> RepoFacts:

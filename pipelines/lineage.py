@@ -82,7 +82,7 @@ def find_parent(
         declared=declared,
         ranking=ranking,
         relation=claims.relation or "unknown",
-        checks=(ranking.check,) if ranking.check else (),
+        checks=ranking.checks,
         skips=(*skips, *ranking.left_out),
         sentence=_sentence(declared, ranking),
     )

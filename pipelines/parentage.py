@@ -60,7 +60,7 @@ def second_opinion(
     except HubAuditError as error:
         return SecondOpinion(runner_up=None, skips=(*skips, Skip(what="other parents", why=str(error))))
     best = next((ranked for ranked in ranking.ranked if not same_model(ranked.ref, base.ref)), None)
-    checks = [ranking.check] if ranking.check else []
+    checks = list(ranking.checks)
     nearest = ranking.best
     if nearest is not None and not same_model(nearest.ref, base.ref):
         declared = next((ranked for ranked in ranking.ranked if ranked.ref == base.ref), None)

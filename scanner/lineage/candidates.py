@@ -13,8 +13,9 @@ from scanner.alignment import align
 from scanner.errors import HubAuditError
 from scanner.hub import Hub
 from scanner.lineage.descent import TABLE_SHARE
-from scanner.lineage.mixture import Mixture, fit_mixture
-from scanner.lineage.sampling import plan_samples
+from scanner.lineage.direction import check_direction
+from scanner.lineage.mixture import Mixture, fit_mixture, mixture_check
+from scanner.lineage.sampling import plan_samples, read_samples
 from scanner.lineage.trace import trace
 from scanner.records import Alignment, Check, LineageStatus, Measured, RepoFacts, RepoRef, Skip
 from scanner.weights.opening import open_source
@@ -26,6 +27,8 @@ SIZE_RANGE = (0.4, 2.5)
 """Weights of a base relative to the candidate's, in bytes: another dtype halves or doubles them, a head adds some."""
 ROWS = 64
 _ORDER: dict[LineageStatus, int] = {"verified": 0, "unverified": 1, "contradicted": 2}
+MOST_COMPARED = 4
+"""Related models that are fitted together."""
 NEAR_ONE = 0.75
 """β from which the other model, not the first, is where the candidate started; below 1 − β it is the first."""
 
@@ -53,11 +56,15 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranking:
-    """Possible parents, the likeliest first, those left out with the reason, and how the first two compare."""
+    """Possible parents, the likeliest first, those left out with the reason, and checks among the first of them.
+
+    ``checks``: ``nearest_base`` (which of the two nearest the candidate started from), ``mixture`` (only when a merge
+    of several explains it), ``direction`` (whether the nearest came first).
+    """
 
     ranked: tuple[Ranked, ...]
     left_out: tuple[Skip, ...] = ()
-    check: Check | None = None
+    checks: tuple[Check, ...] = ()
 
     @property
     def best(self) -> Ranked | None:
@@ -105,8 +112,9 @@ def rank_candidates(candidate: RepoFacts, others: Sequence[RepoFacts], hub: Hub 
                 left_out.append(Skip(what=other.ref.name, why=str(error)))
         ranked.sort(key=_sort_key)
         facts = {other.ref: other for other in others}
-        check = _first_two(candidate, ours, [facts[r.ref] for r in ranked if r.status == "verified"][:2], hub, seed)
-    return Ranking(ranked=tuple(ranked), left_out=tuple(left_out), check=check)
+        related = [facts[r.ref] for r in ranked if r.status == "verified"][:MOST_COMPARED]
+        checks = tuple(_among(candidate, ours, related, hub, seed)) if related else ()
+    return Ranking(ranked=tuple(ranked), left_out=tuple(left_out), checks=checks)
 
 
 def _sort_key(ranked: Ranked) -> tuple[int, float, float]:
@@ -149,21 +157,23 @@ def _same_sizes(ours: WeightSource, theirs: WeightSource) -> bool:
     return bool(shapes[0]) and common >= TABLE_SHARE * len(shapes[0])
 
 
-def _first_two(
-    candidate: RepoFacts, ours: WeightSource, two: Sequence[RepoFacts], hub: Hub | None, seed: int
-) -> Check | None:
-    """Ask by regression which of the two nearest the candidate started from; None when there are no two."""
-    if len(two) < 2:
-        return None
+def _among(
+    candidate: RepoFacts, ours: WeightSource, related: Sequence[RepoFacts], hub: Hub | None, seed: int
+) -> Iterator[Check]:
+    """Compare the nearest related models with each other, and the first of them with the candidate."""
     try:
         with ExitStack() as stack:
-            first, second = (stack.enter_context(open_source(facts, hub)) for facts in two)
-            pairs = _aligned(candidate, two[0], ours, first).pairs
+            first, *rest = [stack.enter_context(open_source(facts, hub)) for facts in related]
+            pairs = _aligned(candidate, related[0], ours, first).pairs
             planned = plan_samples(pairs, rows_per_tensor=ROWS, seed=seed)
-            mixture = fit_mixture(planned, first, [second], ours)
+            if rest and (mixture := fit_mixture(planned, first, rest[:1], ours)):
+                yield nearest_check(mixture, related[0].ref, related[1].ref)
+            merged = fit_mixture(planned, first, rest, ours) if len(rest) > 1 else None
+            if merged is not None and merged.merged:
+                yield mixture_check(merged, [facts.ref.name for facts in related[1:]])
+            yield check_direction(list(read_samples(planned, first, ours)))
     except HubAuditError as error:
-        return Check(name="nearest_base", outcome="not_run", note=str(error))
-    return nearest_check(mixture, two[0].ref, two[1].ref) if mixture else None
+        yield Check(name="nearest_base", outcome="not_run", note=str(error))
 
 
 def nearest_check(mixture: Mixture, first: RepoRef, second: RepoRef) -> Check:
