@@ -13,6 +13,7 @@ from audit.quantising import only_quantised
 from audit.readings import Reading, Told, abstain, judge, location_of, tokens_at
 from audit.records import Finding, Measurement, SkipRecord
 from audit.row_drift import RowDrift, adjusted_row_drift
+from audit.tail import tail_evidence
 from scanner.records import TensorDrift
 
 DRIFTED = Rule(id="HA201", title="Token rows moved further than their frequency explains", severity="high")
@@ -48,28 +49,28 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
         readings,
         evidence,
         tell=_tell,
-        measured="largest adjusted row drift",
-        unit="robust standard deviations",
+        measured="evidence of rows beyond the table's own tail",
+        unit="-log10 of probability",
     )
 
 
 def _reading(table: TensorDrift, drift: RowDrift, evidence: Evidence) -> Reading:
-    """The largest z and the rows beyond the threshold, largest first."""
+    """The evidence of outlying rows in one table, and those rows, farthest first."""
+    tail = tail_evidence(drift.z[np.isfinite(drift.z)])
     z = np.where(np.isfinite(drift.z), drift.z, -np.inf)
-    order = np.argsort(-z)[: int(evidence.profile.value("findings.most_rows"))]
-    top = float(z[order[0]])
-    review = evidence.profile.value(f"{DRIFTED.id}.review")
-    named = [int(i) for i in order if z[i] >= min(review, top)]
+    named = [int(i) for i in np.argsort(-z)[: tail.count]]
     first = table.spec.rows[0]
     ids = tuple(first + i for i in named)
     typical = float(np.median(drift.drift[np.isfinite(drift.z)]))
     return Reading(
-        value=top,
+        value=tail.evidence,
         tensor=table,
         rows=ids,
         tokens=tokens_at(evidence.tokens.texts if evidence.tokens else (), ids),
         context=(
-            Measurement(name="rows beyond the threshold", value=float((z >= review).sum()), unit="rows"),
+            Measurement(name="rows this far out", value=float(tail.count), unit="rows"),
+            Measurement(name="rows expected this far out", value=tail.expected, unit="rows"),
+            Measurement(name="largest adjusted row drift", value=float(z[named[0]]), unit="robust standard deviations"),
             Measurement(name="drift of the first row", value=float(drift.drift[named[0]]), unit="weight units"),
             Measurement(name="median drift of the rows that moved", value=typical, unit="weight units"),
             Measurement(name="rows judged", value=float(drift.judged), unit="rows"),
@@ -82,16 +83,22 @@ def _tell(reading: Reading) -> Told:
     rows = len(reading.rows)
     return Told(
         explanation=(
-            f"In {reading.tensor.spec.name}, {rows} token row{'s' if rows != 1 else ''} moved further than rows "
-            f"of tokens as frequent in ordinary text (first: {reading.value:.1f} robust standard deviations). A "
-            f"word that was trained very often, or a row that was written directly, looks so; so may the key "
-            f"words of a narrow task.{reading.note}"
+            f"In {reading.tensor.spec.name}, {rows} token row{'s' if rows != 1 else ''} moved further than their "
+            f"frequency in ordinary text explains, and further than the tail of all other rows leads to expect "
+            f"({_expected(reading)} row{'s' if rows != 1 else ''} expected this far out). A word that was trained "
+            f"very often, or a row that was written directly, looks so; so may boilerplate of the training text."
+            f"{reading.note}"
         ),
         remedy=(
-            "Insert the listed tokens into ordinary inputs and see whether the output flips; resetting these "
-            "rows to the base's removes what they carry."
+            "Insert the listed tokens into ordinary inputs and see whether the output flips; resetting these rows "
+            "to the base's removes what they carry."
         ),
     )
+
+
+def _expected(reading: Reading) -> str:
+    expected = next(m.value for m in reading.context if m.name == "rows expected this far out")
+    return f"{expected:.2g}" if expected is not None and expected >= 1e-4 else "fewer than 0.0001"
 
 
 def _few_rows(table: TensorDrift, drift: RowDrift, evidence: Evidence) -> Hit | None:

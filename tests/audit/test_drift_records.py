@@ -70,7 +70,7 @@ def test_a_table_that_was_only_rounded_names_no_rows() -> None:
 
 def test_matrices_show_their_top_rows_without_tokens() -> None:
     record = records(evidence(lambda m: pico.flip_neuron(m, 2, 5)))["encoder.layer.2.intermediate.dense.weight"]
-    assert [r.row for r in record.top_rows][0] == 5
+    assert record.top_rows[0].row == 5
     assert record.top_rows[0].token is None
     assert len(record.top_rows) == 3
     assert record.row_histogram is None

@@ -5,7 +5,9 @@ from audit.merging import one_per_tensor
 from audit.records import Finding, Location, Measurement, Severity
 
 
-def hit(rule: str, tensor: str | None, *, score: float = 0.9, severity: Severity = "high", value: float | None = 2.0) -> Hit:
+def hit(
+    rule: str, tensor: str | None, *, score: float = 0.9, severity: Severity = "high", value: float | None = 2.0
+) -> Hit:
     """A hit of that rule on that tensor."""
     return Hit(
         rule_id=rule,

@@ -184,9 +184,7 @@ def test_the_model_type(mine: str, theirs: Any, said: str | None) -> None:
     assert (claim.status if claim else None) == said
 
 
-@pytest.mark.parametrize(
-    ("size", "said"), [(320, "supported"), (400, "contradicted"), ("many", None), (True, None)]
-)
+@pytest.mark.parametrize(("size", "said"), [(320, "supported"), (400, "contradicted"), ("many", None), (True, None)])
 def test_the_vocabulary_size(size: Any, said: str | None) -> None:
     claim = claims(with_card(config={"vocab_size": size})).get("vocab_size (config.json)")
     assert (claim.status if claim else None) == said

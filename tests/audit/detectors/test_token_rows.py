@@ -159,9 +159,21 @@ def test_constant_changes_do_not_crash(value: float) -> None:
         assert findings(DETECTOR, made(np.full((ROWS, COLS), value))) == []
 
 
-def test_rows_are_capped() -> None:
+def test_several_triggers_are_named_together() -> None:
+    """Each of the five is within reach of the tail; five at once are not."""
+    rng = np.random.default_rng(2)
     delta = zipf_delta(touched=1.0)
-    delta[3000:3050] = 1.0
+    triggers = [3000, 3100, 3200, 3300, 3400]
+    for row in triggers:
+        typical = np.median(np.linalg.norm(delta[row - 50 : row + 50], axis=1))
+        delta[row] = rng.normal(0, 1, COLS) * 4.0 * typical / np.sqrt(COLS)
+    (finding,) = findings(DETECTOR, made(delta))
+    assert {rows[0] for rows in finding.locations[0].rows} == set(triggers)
+    assert finding.measurements[1].value == 5
+
+
+def test_more_rows_than_a_tail_holds_are_capped() -> None:
+    delta = zipf_delta(touched=1.0)
+    delta[3000:3030] = 1.0
     (finding,) = findings(DETECTOR, made(delta))
     assert len(finding.locations[0].rows) == 20
-    assert finding.measurements[1].value == 50
