@@ -121,21 +121,20 @@ def submit(plan: JobsPlan, *, endpoint: str, token: str | None) -> str:
     """
     api = HfApi(endpoint=endpoint, token=token, library_name="hubaudit", library_version=tool_version())
     try:
-        secret = token or api.token or _stored_token()
+        secret = token or _stored_token()
         with warnings.catch_warnings():
             # The client calls this method experimental; its shape is checked by our tests.
             warnings.simplefilter("ignore", UserWarning)
-            job = _start(api, plan, secret)
+            return _start(api, plan, secret)
     except HfHubHTTPError as error:
         said = error.server_message or "no reason given"
         raise CouldNotConclude(
             f"The Hub did not start the job ({said}); check that HF_TOKEN may run jobs, and that the bucket exists."
         ) from error
-    return str(job.url)
 
 
-def _start(api: HfApi, plan: JobsPlan, secret: str | None) -> JobInfo:
-    return api.run_uv_job(
+def _start(api: HfApi, plan: JobsPlan, secret: str | None) -> str:
+    job: JobInfo = api.run_uv_job(
         "hubaudit",
         script_args=list(plan.arguments),
         dependencies=list(plan.dependencies),
@@ -146,6 +145,7 @@ def _start(api: HfApi, plan: JobsPlan, secret: str | None) -> JobInfo:
         volumes=[Volume(type="bucket", source=plan.bucket, mount_path=MOUNT)],
         namespace=plan.namespace,
     )
+    return str(job.url)
 
 
 def _stored_token() -> str | None:
