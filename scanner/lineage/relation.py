@@ -17,7 +17,7 @@ MIN_LOW_RANK_TENSORS = 3
 """Fewer low-rank changes are an edit, not an adapter."""
 PRUNED_SHARE = 0.05
 FEW_LEVELS = 0.5
-"""Different values per row, relative to the base's rows, below which values were rounded to a grid."""
+"""Different values per row, relative to the base's rows and the entries left, below which they lie on a grid."""
 NARROW_DTYPES = frozenset({"I8", "U8", "I4", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4"})
 NARROW_TENSOR_SHARE = 0.5
 FAR_DRIFT = 0.3
@@ -93,7 +93,9 @@ def _named(numbers: Mapping[str, float], drift: DriftFacts | None) -> tuple[Rela
         return "identical", "Every value is the base's: an identical copy."
     if _narrow(drift) >= NARROW_TENSOR_SHARE:
         return "quantized", "Most tensors are stored in a narrower type than the base's: quantized."
-    if numbers.get("levels_ratio_median", 1.0) <= FEW_LEVELS and numbers.get("zeroed_share_median", 0.0) < PRUNED_SHARE:
+    # Pruning leaves fewer values as well, but as many as there are entries left.
+    alive = max(1.0 - numbers.get("zeroed_share_median", 0.0), 0.01)
+    if numbers.get("levels_ratio_median", 1.0) <= FEW_LEVELS * alive:
         return "quantized", "Rows hold far fewer different values than the base's: rounded to a grid, as by quantizing."
     changed = numbers.get("tensors_changed", 0.0)
     if changed >= MIN_LOW_RANK_TENSORS and numbers.get("delta_rank_over_rows", 1.0) <= LOW_RANK_SHARE:

@@ -22,6 +22,9 @@ _LEVEL_ROWS = 8
 RANK_ENERGY = 0.999
 """Share of a merged adapter's delta that its own directions hold, even after rounding (design measurements)."""
 _MAX_ROUNDING = 0.2
+"""Share of the delta's energy that may be rounding before its rank cannot be told."""
+_ONLY_ROUNDING = 1.5
+"""Energy, in units of the bound on rounding, up to which nothing else happened."""
 _SIGNIFICANT_BITS = {"F64": 53, "F32": 24, "F16": 11, "BF16": 8}
 
 
@@ -41,8 +44,8 @@ class RowAgreement:
     in an order this near to their own (exact for hidden units). ``zeroed`` is the share of the base's non-zero
     entries that are zero in the candidate; ``levels`` the number of different values in a candidate row over that of
     the base row, the median over rows. ``delta_rank`` is the least number of directions that hold ``RANK_ENERGY`` of
-    the delta's energy over all sampled rows, rounding of the candidate's dtype left aside: 0 when nothing changed, None
-    when rounding alone could explain the delta.
+    the delta's energy over all sampled rows, rounding of the candidate's dtype left aside: 0 when nothing but rounding
+    happened, None when rounding hides it.
     """
 
     rows: int
@@ -101,6 +104,8 @@ def _delta_rank(base: F64, candidate: F64, dtype: str) -> int | None:
         return None
     # Rounding to that many bits moves an entry by at most half a unit in the last place, uniformly: ulp² / 12.
     rounding = float(np.sum(candidate * candidate)) * 4.0 ** (1 - bits) / 12.0
+    if energy <= _ONLY_ROUNDING * rounding:
+        return 0
     if rounding > _MAX_ROUNDING * energy:
         return None
     squares = np.linalg.eigvalsh(_products(delta, delta))[::-1]
