@@ -42,11 +42,12 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
         if _declared_quantised(evidence):
             yield _moved(trained, float(np.median(list(ratios.values()))), len(ratios), evidence)
         yield from (abstain(rule, f"trained before it was quantised: {trained}") for rule in (TENSOR, CODES))
-        # Where training hides below the rounding, a row that does not is as telling as in a mere copy.
+        # Where training hides below the rounding, a row that stands far out of it is as telling as in a mere copy.
         coded = [(tensor, coding) for tensor, coding in coded if only_quantised(tensor, evidence.profile)]
+    least = 0.0 if trained is None else evidence.profile.value("HA801.trained")
     yield from judge(
         ROWS,
-        _row_readings(coded, evidence),
+        (reading for reading in _row_readings(coded, evidence) if reading.value >= least),
         evidence,
         tell=_tell_row,
         measured="excess of the row's error",
