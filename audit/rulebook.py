@@ -15,6 +15,7 @@ from audit.detectors import (
     vectors,
 )
 from audit.evidence import Detector, Rule
+from audit.thresholds import Profile, load_profile
 
 DETECTORS: tuple[Detector, ...] = (
     lineage.DETECTOR,
@@ -35,12 +36,27 @@ def all_rules() -> tuple[Rule, ...]:
 
 
 def explain(rule_id: str) -> str:
-    """Return the section of the rule book about a rule, as Markdown; the case of the id does not matter.
+    """Return the section of the rule book about a rule, as Markdown, with the thresholds of the default profile.
+
+    The case of the id does not matter.
 
     Raises:
         KeyError: there is no such rule.
     """
-    return _sections()[rule_id.strip().upper()]
+    wanted = rule_id.strip().upper()
+    return _sections()[wanted] + _thresholds(wanted, load_profile())
+
+
+def _thresholds(rule_id: str, profile: Profile) -> str:
+    """The thresholds of a rule, one line each, and what they were measured on; empty for rules without any."""
+    names = [name for name in profile.values if name.startswith(f"{rule_id}.")]
+    if not names:
+        return ""
+    lines = [
+        f"- `{name}` = {profile.values[name]:g}" + (f" ({source})" if (source := profile.sources.get(name)) else "")
+        for name in names
+    ]
+    return f"\n**Thresholds** in profile `{profile.id}` ({profile.calibration}):\n\n" + "\n".join(lines) + "\n"
 
 
 def _sections() -> dict[str, str]:

@@ -5,7 +5,7 @@ Profiles are JSON files in ``audit/profiles``. No detector and no policy holds a
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
@@ -20,7 +20,7 @@ class Profile:
     ``values`` maps "rule-id.name" to a number. ``calibration`` says what the numbers were measured on (text), how
     many clean models (``clean_models``) and their sorted scores (``clean_scores``, ascending, in [0, 1]).
     ``model_types`` are the ``model_type`` values of the configs in that bank; error rates are quoted for no others.
-    ``digest`` is the SHA-256 of the file.
+    ``sources`` says of each threshold where it came from. ``digest`` is the SHA-256 of the file.
     """
 
     id: str
@@ -30,6 +30,7 @@ class Profile:
     clean_scores: tuple[float, ...]
     values: Mapping[str, float]
     model_types: tuple[str, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def value(self, name: str) -> float:
         """The threshold of that name.
@@ -70,4 +71,5 @@ def load_profile(name: str = DEFAULT_PROFILE) -> Profile:
         clean_scores=tuple(content["clean_scores"]),
         values={key: float(entry["value"]) for key, entry in content["thresholds"].items()},
         model_types=tuple(content.get("model_types", ())),
+        sources={key: str(entry["source"]) for key, entry in content["thresholds"].items() if "source" in entry},
     )

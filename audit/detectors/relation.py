@@ -14,7 +14,7 @@ RELATION = Rule(id="HA106", title="The measured relation differs from the declar
 
 NEARER_CHECK = "nearer_model"
 RELATION_CHECK = "measured_relation"
-_ALLOWED: Mapping[str, frozenset[str]] = {
+ALLOWED: Mapping[str, frozenset[str]] = {
     "finetune": frozenset({"finetune", "adapter", "merge", "unknown"}),
     "adapter": frozenset({"adapter", "unknown"}),
     "merge": frozenset({"merge", "finetune", "adapter", "unknown"}),
@@ -41,7 +41,7 @@ def run(evidence: Evidence) -> Iterator[Hit]:
         )
     declared, measured = _declared(evidence), evidence.lineage.relation
     check = checks.get(RELATION_CHECK)
-    if check is None or check.outcome != "passed" or declared is None or measured in _ALLOWED[declared]:
+    if check is None or check.outcome != "passed" or declared is None or measured in ALLOWED[declared]:
         return
     yield _hit(
         evidence,
@@ -57,7 +57,7 @@ def run(evidence: Evidence) -> Iterator[Hit]:
 def _declared(evidence: Evidence) -> str | None:
     """The relation that the card or the Hub names, when it is one of the Hub's four."""
     words = (evidence.candidate.card.relation, evidence.candidate.hub.get("relation"))
-    return next((word for word in words if isinstance(word, str) and word in _ALLOWED), None)
+    return next((word for word in words if isinstance(word, str) and word in ALLOWED), None)
 
 
 def _hit(

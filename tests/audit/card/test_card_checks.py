@@ -82,6 +82,9 @@ def test_without_a_base_the_claim_stays_open() -> None:
     [
         ("finetune", "finetune", "verified", "supported"),
         ("quantized", "finetune", "verified", "contradicted"),
+        ("finetune", "adapter", "verified", "not_checkable"),
+        ("finetune", "identical", "verified", "contradicted"),
+        ("cousin", "finetune", "verified", "contradicted"),
         ("finetune", "unknown", "verified", "not_checkable"),
         ("finetune", "finetune", "unverified", "not_checkable"),
     ],
