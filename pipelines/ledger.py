@@ -233,6 +233,7 @@ class Ledger:
             "tool": run.tool,
             "findings": json.dumps([asdict(note) for note in found.findings]),
         }
+        columns = {name: _storable(value) for name, value in columns.items()}
         names = ", ".join(columns)
         made = self._db.execute(
             f"INSERT INTO results ({names}) VALUES ({', '.join('?' * len(columns))}) ON CONFLICT DO NOTHING",  # noqa: S608
@@ -269,7 +270,7 @@ class Ledger:
         """
         self._db.execute(
             "UPDATE jobs SET state = 'due', due_at = ?, tries = tries + ?, reason = ?, cause = ? WHERE id = ?",
-            (now, int(counted), why.reason, why.cause, job.job_id),
+            (now, int(counted), _storable(why.reason), _storable(why.cause), job.job_id),
         )
         self._close(job, "failed", now, worker, reason=why.reason, requests=why.requests, seconds=why.seconds)
         return int(self._db.execute("SELECT tries FROM jobs WHERE id = ?", (job.job_id,)).fetchone()[0])
@@ -377,7 +378,7 @@ class Ledger:
         self._db.execute(
             "UPDATE jobs SET state = ?, settled_in = ?, result_id = COALESCE(?, result_id), reason = ?, cause = ?, "
             "tries = 0, deaths = 0, alone = 0, due_at = 0 WHERE id = ?",
-            (state, run.id, result_id, reason, cause, job.job_id),
+            (state, run.id, result_id, _storable(reason), _storable(cause), job.job_id),
         )
 
     def _close(
@@ -395,7 +396,7 @@ class Ledger:
         self._db.execute(
             "UPDATE attempts SET outcome = ?, ended_at = ?, worker = ?, reason = ?, requests = ?, bytes_read = ?, "
             "seconds = ? WHERE id = ?",
-            (outcome, now, worker, reason, requests, n_bytes, seconds, job.attempt_id),
+            (outcome, now, worker, _storable(reason), requests, n_bytes, seconds, job.attempt_id),
         )
 
 
@@ -439,6 +440,11 @@ def _is_due_again(run: Run, one: Wanted, row: sqlite3.Row, still: Callable[[Mapp
     if one.listed is None or one.listed != row["revision"]:
         return True
     return not still({repo: commit for repo, commit in json.loads(row["pins"]).items() if repo != one.repo_id})
+
+
+def _storable(value: Any) -> Any:
+    """Return text that SQLite can hold: strangers' text may contain halves of characters, which UTF-8 has no form for."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
 def _row_id(cursor: sqlite3.Cursor) -> int:

@@ -108,7 +108,7 @@ def select(selection: Selection, hub: Hub, problems: Problems) -> Iterator[Wante
         found = _head(found, selection.filters.limit)
     else:
         listed = (about for about in _listed(selection, hub) if selection.filters.keep(about))
-        found = _head((wanted_of(about) for about in listed if about.get("id")), selection.filters.limit)
+        found = _head(_nameable(listed, problems), selection.filters.limit)
     yield from _once(found, problems)
 
 
@@ -169,6 +169,15 @@ def since(text: str, last_run: datetime | None, now: datetime) -> datetime:
     except ValueError as error:
         raise BadReference(f"--since {text[:40]!a} is not a moment; give last, 2026-11-20, 3d or 12h.") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _nameable(listed: Iterable[Mapping[str, Any]], problems: Problems) -> Iterator[Wanted]:
+    """Yield what has a name that the Hub could have given it."""
+    for about in listed:
+        if as_repo_id(about.get("id")) == about.get("id") is not None:
+            yield wanted_of(about)
+        else:
+            problems.add("listed under a name that cannot be", ascii(about.get("id"))[:80])
 
 
 def _listed(selection: Selection, hub: Hub) -> Iterator[Mapping[str, Any]]:

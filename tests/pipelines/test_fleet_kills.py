@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from killing import Target, kill_and_resume
 
-JOBS = 400
+JOBS = 250
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("targets", "seed"),
-    [({"driver": 1.0}, 1), ({"worker": 1.0}, 2), ({"driver": 1.0, "worker": 1.0}, 3)],
-    ids=["driver", "worker", "both"],
+    [({"driver": 1.0}, 1), ({"driver": 0.5, "worker": 1.0}, 3)],
+    ids=["driver", "both"],
 )
 def test_every_repository_ends_with_one_record(tmp_path: Path, targets: dict[Target, float], seed: int) -> None:
     ids, journal, ledger = tmp_path / "ids.txt", tmp_path / "journal.txt", tmp_path / "ledger.sqlite"
@@ -26,7 +26,7 @@ def test_every_repository_ends_with_one_record(tmp_path: Path, targets: dict[Tar
     paths = os.pathsep.join(path for path in sys.path if path)
     killed = kill_and_resume(
         command,
-        kills=5,
+        kills=4,
         targets=targets,
         seed=seed,
         least_seconds=0.7,
