@@ -24,6 +24,8 @@ class Reading:
     tokens: tuple[Token, ...] = ()
     context: tuple[Measurement, ...] = ()
     note: str = ""
+    factor: float = 1.0
+    """How many times the expected was measured, for the words of the finding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

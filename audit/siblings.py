@@ -8,7 +8,7 @@ of a member is the larger of two guesses: the upper quartile of the others, and 
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -74,6 +74,15 @@ def moved(tensor: TensorDrift, *, floor_ratio: float) -> bool:
     return not (even and float(logs.max() - np.median(logs)) < _STILL_REACH)
 
 
+def less_at_ends(found: Iterable[Contrast], kin: Iterable[TensorDrift], *, allowance: float) -> list[Contrast]:
+    """The contrasts, with ``allowance`` nats taken off the excess of the first and the last layer.
+
+    Honest training moves both ends by more than a trend over depth explains, plain SGD up to three times.
+    """
+    ends = _ends(kin)
+    return [replace(c, excess=c.excess - allowance) if c.tensor.spec.layer in ends else c for c in found]
+
+
 class OfTensor(Protocol):
     """Anything measured on one tensor."""
 
@@ -91,11 +100,13 @@ def away_from_ends(found: Iterable[Found], kin: Iterable[TensorDrift]) -> list[F
     The shape of honest changes is peculiar at both ends: a classifier that reads one position trains the last query
     matrix through that position alone, which leaves a change of rank one.
     """
-    layers = [t.spec.layer for t in kin if t.spec.layer is not None]
-    if not layers:
-        return []
-    ends = {min(layers), max(layers)}
+    ends = _ends(kin)
     return [c for c in found if c.tensor.spec.layer not in ends]
+
+
+def _ends(kin: Iterable[TensorDrift]) -> set[int]:
+    layers = [t.spec.layer for t in kin if t.spec.layer is not None]
+    return {min(layers), max(layers)} if layers else set()
 
 
 def low_rank(members: Iterable[TensorDrift], *, share: float) -> bool:

@@ -7,12 +7,10 @@ tensor of other layers: poolers and last layers of honest models are near rank o
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from audit.evidence import Detector, Evidence, Hit, Rule
 from audit.readings import Reading, Told, abstain, judge
 from audit.records import Measurement, SkipRecord
-from audit.siblings import Contrast, away_from_ends, contrasts, kinds, low_rank, moved
+from audit.siblings import Contrast, away_from_ends, contrasts, kinds, less_at_ends, low_rank, moved
 from scanner.records import TensorDrift
 
 DEPTH = Rule(id="HA301", title="One layer's matrix changed far more than its siblings", severity="high")
@@ -35,7 +33,8 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
     matrices = [t for t in evidence.drift.tensors if len(t.spec.shape) >= _MATRIX_AXES]
     for kin in kinds(matrices).values():
         members = [t for t in kin if moved(t, floor_ratio=floor)]
-        depth += contrasts([(t, t.relative_l2) for t in members], least=least)
+        sizes = contrasts([(t, t.relative_l2) for t in members], least=least)
+        depth += less_at_ends(sizes, kin, allowance=profile.value("siblings.end_allowance"))
         if not low_rank(members, share=profile.value("siblings.low_rank_share")):
             concentrated = [(t, _inverse_remainder(t)) for t in members]
             spectrum += away_from_ends(contrasts(concentrated, least=least), kin)
@@ -75,6 +74,7 @@ def _depth_reading(contrast: Contrast) -> Reading:
     tensor = contrast.tensor
     return Reading(
         value=contrast.excess,
+        factor=contrast.value / contrast.expected,
         tensor=tensor,
         rows=_top(tensor.spectrum.left_top if tensor.spectrum else ()),
         context=(
@@ -116,7 +116,7 @@ def _top(entries: Sequence[tuple[int, float]]) -> tuple[int, ...]:
 def _tell_depth(reading: Reading) -> Told:
     return Told(
         explanation=(
-            f"{reading.tensor.spec.name} changed {np.exp(reading.value):.1f} times as much, relative to its size, "
+            f"{reading.tensor.spec.name} changed {reading.factor:.1f} times as much, relative to its size, "
             f"as the same matrix of the other layers leads to expect. Fine-tuning moves the layers of a model by "
             f"similar amounts; editing one fact or behaviour into a model rewrites one matrix."
         ),

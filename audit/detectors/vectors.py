@@ -12,7 +12,7 @@ import numpy as np
 from audit.evidence import Detector, Evidence, Hit, Rule
 from audit.readings import Reading, Told, abstain, judge
 from audit.records import Measurement, SkipRecord
-from audit.siblings import Contrast, contrasts, kinds, moved
+from audit.siblings import Contrast, contrasts, kinds, less_at_ends, moved
 from scanner.records import F64, TensorDrift
 
 NORM = Rule(id="HA501", title="One layer's norm changed far more than its siblings", severity="high")
@@ -28,12 +28,13 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
     profile = evidence.profile
     floor = profile.value("drift.floor_ratio")
     least = int(profile.value("siblings.least"))
-    changed = [t for t in evidence.drift.tensors if moved(t, floor_ratio=floor)]
     for rule, what in ((NORM, "norm"), (BIAS, "bias")):
-        vectors = [t for t in changed if t.spec.role in _VECTOR_ROLES[rule.id] and len(t.spec.shape) == 1]
-        found = [
-            c for members in kinds(vectors).values() for c in contrasts([(t, t.delta_l2) for t in members], least=least)
-        ]
+        roles = _VECTOR_ROLES[rule.id]
+        vectors = [t for t in evidence.drift.tensors if t.spec.role in roles and len(t.spec.shape) == 1]
+        found: list[Contrast] = []
+        for kin in kinds(vectors).values():
+            sizes = contrasts([(t, t.delta_l2) for t in kin if moved(t, floor_ratio=floor)], least=least)
+            found += less_at_ends(sizes, kin, allowance=profile.value("siblings.end_allowance"))
         if not found:
             yield abstain(rule, f"no {what} vector changed in more than {least} layers")
         yield from judge(
@@ -44,7 +45,7 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
             measured="log of the size of the change over that of its siblings",
             unit="nats",
         )
-    heads = [t for t in changed if t.spec.role == "head"]
+    heads = [t for t in evidence.drift.tensors if t.spec.role == "head" and moved(t, floor_ratio=floor)]
     rows = [r for t in heads if (r := _head_reading(t, least=least)) is not None]
     if not rows:
         yield abstain(HEAD, f"no head with more than {least} outputs was compared")
@@ -61,6 +62,7 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
 def _reading(contrast: Contrast) -> Reading:
     return Reading(
         value=contrast.excess,
+        factor=contrast.value / contrast.expected,
         tensor=contrast.tensor,
         columns=_outstanding(contrast.tensor.col_delta_sq),
         context=(
@@ -106,7 +108,7 @@ def _head_reading(tensor: TensorDrift, *, least: int) -> Reading | None:
 def _tell(reading: Reading) -> Told:
     return Told(
         explanation=(
-            f"{reading.tensor.spec.name} changed {np.exp(reading.value):.1f} times as much as the same vector of "
+            f"{reading.tensor.spec.name} changed {reading.factor:.1f} times as much as the same vector of "
             f"the other layers leads to expect. Training moves these vectors alike; a shifted bias or a scaled "
             f"gain acts on every input."
         ),

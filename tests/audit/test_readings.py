@@ -1,7 +1,7 @@
 """The scale of scores."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.readings import score_of, tokens_at
@@ -14,6 +14,7 @@ def test_the_anchors_of_the_scale(value: float, score: float) -> None:
     assert score_of(value, review=5.0, fail=8.0) == pytest.approx(score)
 
 
+@settings(deadline=None)
 @given(VALUES, VALUES)
 def test_scores_are_monotone_and_stay_below_one(one: float, other: float) -> None:
     low, high = (score_of(v, review=5.0, fail=8.0) for v in sorted((one, other)))

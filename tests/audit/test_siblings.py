@@ -5,10 +5,10 @@ import dataclasses
 import drift_facts
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.siblings import away_from_ends, contrasts, kind_of, kinds, low_rank, moved
+from audit.siblings import away_from_ends, contrasts, kind_of, kinds, less_at_ends, low_rank, moved
 from scanner.records import TensorDrift
 
 FLOOR = 1.05
@@ -61,12 +61,14 @@ def test_half_frozen_layers_do_not_accuse_the_rest() -> None:
     assert max(c.excess for c in found) < 0.1
 
 
+@settings(deadline=None)
 @given(st.floats(-1.0, 1.0), st.integers(5, 30))
 def test_a_trend_over_depth_exceeds_nothing(slope: float, layers: int) -> None:
     found = contrasts([(tensor(i), float(np.exp(slope * i))) for i in range(layers)], least=3)
     assert max(c.excess for c in found) <= 1e-6
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1e-6, 1e6), min_size=5, max_size=12), st.floats(1e-3, 1e3))
 def test_a_common_factor_changes_no_excess(values: list[float], factor: float) -> None:
     one = contrasts([(tensor(i), v) for i, v in enumerate(values)], least=3)
@@ -85,7 +87,14 @@ def test_the_ends_are_left_out() -> None:
     members = [tensor(i) for i in range(5)]
     found = contrasts([(t, 1.0) for t in members], least=3)
     assert [c.tensor.spec.layer for c in away_from_ends(found, members)] == [1, 2, 3]
-    assert away_from_ends(found, []) == []
+    assert away_from_ends([], members) == []
+
+
+def test_the_ends_get_an_allowance() -> None:
+    members = [tensor(i) for i in range(5)]
+    found = contrasts([(t, 1.0) for t in members], least=3)
+    assert [round(c.excess, 9) for c in less_at_ends(found, members, allowance=0.5)] == [-0.5, 0, 0, 0, -0.5]
+    assert less_at_ends([], [], allowance=0.5) == []
 
 
 def test_rounding_to_the_stored_format_is_no_move() -> None:

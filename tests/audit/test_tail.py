@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import poisson
 
@@ -47,6 +47,7 @@ def test_a_heavier_scale_takes_more_to_stand_out() -> None:
     assert tail_evidence(np.append(4 * values, 20.0)).evidence < 1
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 100.0), st.floats(-50.0, 50.0))
 def test_scale_and_place_change_nothing(scale: float, shift: float) -> None:
     values = np.append(np.random.default_rng(1).exponential(size=800), 12.0)
