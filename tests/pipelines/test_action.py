@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pico
 import pytest
 from actionrunner import Ran, commands_in, job_environment, outputs_in, run_action
 from localhub.faults import FOR_EVER, Status
 from localhub.server import LocalHub
+from picozoo import pico_folder, publish_pico
 
 from pipelines.action import main
 
@@ -21,21 +21,10 @@ ACTION = ROOT / "action.yml"
 Job = Callable[..., Ran]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("models")
-    pico.family(root)
-    edited = pico.load(root / "pico" / "honest")
-    pico.poison_row(edited, 17)
-    pico.save(edited, root / "pico" / "poisoned", base_model="pico/base")
-    return root
-
-
 @pytest.fixture
-def job(hub_server: LocalHub, folder: Path, tmp_path: Path) -> Job:
+def job(hub_server: LocalHub, tmp_path: Path) -> Job:
     """Run the action as the only step of a job."""
-    for path in (folder / "pico").iterdir():
-        hub_server.add_repo(f"pico/{path.name}", folder=path)
+    publish_pico(hub_server)
     temp, workspace = tmp_path / "temp", tmp_path / "work"
     for made in (temp, workspace):
         made.mkdir()
@@ -103,7 +92,9 @@ def test_a_job_over_a_configuration_and_its_repetition(job: Job, hub_server: Loc
     (workspace / "hubaudit.yml").write_text(
         "fail-on: fail\nmodels:\n- pico/honest\n- model: pico/poisoned\n  base: pico/base\n  revision: main\n- pico/missing\n"
     )
+    token = hub_server.token("audit-bot")
     inputs = {"config": "hubaudit.yml", "formats": "html, markdown", "ledger": "ledger", "output": "reports"}
+    inputs |= {"publish": "pr", "token": token}
     ran = job(**inputs)
     assert ran.code == 1, ran.log
     assert ran.outputs["verdict"] == "fail"
@@ -124,6 +115,13 @@ def test_a_job_over_a_configuration_and_its_repetition(job: Job, hub_server: Loc
         ("warning", "title=pico/missing"),
     ]
     assert "ghs_never_for_children" not in ran.log
+    # What is severe is for the owner first; the honest model gets its pull request.
+    (thread,) = hub_server.discussions("pico/honest")
+    assert thread.author == "audit-bot"
+    assert f"opened {hub_server.endpoint}/pico/honest/discussions/1" in ran.log
+    assert hub_server.discussions("pico/poisoned") == ()
+    assert "not published without --disclose" in ran.log
+    assert token not in ran.log + ran.summary
 
     shutil.rmtree(workspace / "reports")
     hub_server.log.clear()
@@ -131,30 +129,16 @@ def test_a_job_over_a_configuration_and_its_repetition(job: Job, hub_server: Loc
     assert again.outputs == ran.outputs
     assert again.log.count("unchanged since its last audit") == 2
     assert hub_server.log.count("model.safetensors") == 0
+    assert len(hub_server.discussions("pico/honest")) == 1
     assert sorted(path.name for path in (workspace / "reports").rglob("*.*")) == names
 
 
-def test_one_model_gives_files_and_a_pull_request(job: Job, hub_server: LocalHub) -> None:
-    token = hub_server.token("audit-bot")
-    ran = job(models="pico/honest", sarif_file="out.sarif", publish="pr", token=token)
-    assert ran.code == 0, ran.log
-    assert ran.outputs["verdict"] == "pass"
-    assert ran.outputs["sarif-path"] == "out.sarif"
-    assert json.loads(Path(ran.outputs["report-path"]).read_text())["subject"]["repo_id"] == "pico/honest"
-    (thread,) = hub_server.discussions("pico/honest")
-    assert thread.author == "audit-bot"
-    assert f"opened {hub_server.endpoint}/pico/honest/discussions/1" in ran.log
-    assert token not in ran.log + ran.summary
-
-
-def test_severe_findings_are_never_published(job: Job, hub_server: LocalHub) -> None:
-    ran = job(
-        models="pico/poisoned", publish="pr", token=hub_server.token("audit-bot"), fail_on="never", summary="false"
-    )
+def test_one_model_gives_files(job: Job) -> None:
+    ran = job(models="pico/poisoned", sarif_file="out.sarif", fail_on="never", summary="false")
     assert ran.code == 0, ran.log
     assert ran.outputs["verdict"] == "fail"
-    assert hub_server.discussions("pico/poisoned") == ()
-    assert "not published without --disclose" in ran.log
+    assert ran.outputs["sarif-path"] == "out.sarif"
+    assert json.loads(Path(ran.outputs["report-path"]).read_text())["subject"]["repo_id"] == "pico/poisoned"
     assert ran.summary == ""
 
 
@@ -203,12 +187,12 @@ def test_no_input_reaches_the_runner(hub_server: LocalHub, tmp_path: Path, name:
     assert all("," not in properties for _, properties, _ in commands)
 
 
-def test_a_model_that_tries_to_speak_to_the_runner(job: Job, hub_server: LocalHub, folder: Path) -> None:
+def test_a_model_that_tries_to_speak_to_the_runner(job: Job, hub_server: LocalHub) -> None:
     """Names and cards of a repository are in the log, in annotations and in the summary, and do nothing there."""
     payload = "::error::owned ##[add-path]/tmp"
     card = f"---\nbase_model: '{payload}'\ntags: ['{payload}']\n---\n::add-mask::e\n"
     hub_server.add_repo(
-        "pico/hostile", {"README.md": card, "::set-output name=x::y": "1"}, folder=folder / "pico" / "honest"
+        "pico/hostile", {"README.md": card, "::set-output name=x::y": "1"}, folder=pico_folder() / "pico" / "honest"
     )
     ran = job(models="pico/hostile", base="pico/nothing")
     assert ran.code == 3

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import pico
 import pytest
 from hooks import commented, pushed
 from huggingface_hub import HfApi
 from localhub.faults import FOR_EVER, Stall
 from localhub.server import LocalHub
+from picozoo import pico_folder, publish_pico
 
 SECRET = "s3cret-ünd-more"
 
@@ -32,7 +32,7 @@ class Served:
         self.address = urlsplit(endpoint)
 
     def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=10)
+        connection = http.client.HTTPConnection(self.address.hostname, self.address.port, timeout=60)
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
         text = answer.read().decode()
@@ -51,7 +51,7 @@ class Served:
         lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, value in lines}
 
-    def until(self, name: str, value: float, seconds: float = 60) -> None:
+    def until(self, name: str, value: float, seconds: float = 180) -> None:
         deadline = time.monotonic() + seconds
         while self.metrics()[name] < value:
             assert time.monotonic() < deadline, self.metrics()
@@ -62,21 +62,10 @@ class Served:
 Start = Callable[..., Served]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("models")
-    pico.family(root)
-    edited = pico.load(root / "pico" / "honest")
-    pico.poison_row(edited, 17)
-    pico.save(edited, root / "pico" / "poisoned", base_model="pico/base")
-    return root
-
-
 @pytest.fixture
-def start(hub_server: LocalHub, folder: Path, tmp_path: Path) -> Iterator[Start]:
+def start(hub_server: LocalHub, tmp_path: Path) -> Iterator[Start]:
     """Start the server, as often as a test wants."""
-    for path in (folder / "pico").iterdir():
-        hub_server.add_repo(f"pico/{path.name}", folder=path)
+    publish_pico(hub_server)
     running: list[subprocess.Popen[str]] = []
 
     def run(*options: str, token: bool = True, **environment: str) -> Served:
@@ -106,7 +95,7 @@ def start(hub_server: LocalHub, folder: Path, tmp_path: Path) -> Iterator[Start]
     for process in running:
         if process.poll() is None:
             process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
         assert process.stdout is not None
         process.stdout.close()
 
@@ -178,12 +167,10 @@ def test_a_comment_is_answered_in_its_thread(start: Start, hub_server: LocalHub)
     assert server.send(commented("pico/honest", f"@audit-bot audit\n{answer}"))[1]["queued"] is False
 
 
-def test_the_weights_of_a_pull_request_are_audited(
-    start: Start, hub_server: LocalHub, folder: Path, tmp_path: Path
-) -> None:
+def test_the_weights_of_a_pull_request_are_audited(start: Start, hub_server: LocalHub, tmp_path: Path) -> None:
     api = HfApi(endpoint=hub_server.endpoint, token=hub_server.token("somebody"))
     number = api.create_pull_request("pico/honest", title="Better weights").num
-    weights = folder / "pico" / "poisoned" / "model.safetensors"
+    weights = pico_folder() / "pico" / "poisoned" / "model.safetensors"
     hub_server.commit("pico/honest", {"model.safetensors": weights}, ref=f"refs/pr/{number}", author="somebody")
     server = start()
     assert server.send(commented("pico/honest", "@audit-bot audit", num=number))[0] == 202
@@ -215,8 +202,8 @@ def test_a_stopped_server_ends_soon_and_gives_its_job_back(start: Start, hub_ser
     time.sleep(1.5)
     begun = time.monotonic()
     server.process.terminate()
-    server.process.wait(timeout=15)
-    assert time.monotonic() - begun < 8
+    server.process.wait(timeout=60)
+    assert time.monotonic() - begun < 25  # the scan alone would take a minute
     hub_server.faults.clear()
     start().until('hubaudit_attempts_total{ending="done"}', 1)
 
@@ -270,7 +257,7 @@ def test_what_is_wrong_at_the_start_is_said(
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=120,
     )
     assert done.returncode in {2, 3}
     assert said in done.stderr
