@@ -28,12 +28,15 @@ from typing import Any
 from scipy.special import betaincinv
 
 from benchmarks.lineages.derived import DERIVED, derive
+from benchmarks.lineages.plan import FAMILIES
 from benchmarks.lineages.train import BANK, RECORD
 from scanner.alignment import align
 from scanner.config_json import parse_object
 from scanner.conversions import Canonical, canonicalise
 from scanner.folder import list_folder
+from scanner.lineage.candidates import rank_candidates
 from scanner.lineage.direction import check_direction
+from scanner.lineage.relation import measure_relation
 from scanner.lineage.sampling import plan_samples, read_samples
 from scanner.lineage.trace import trace
 from scanner.records import RepoFacts, RepoRef
@@ -73,7 +76,7 @@ def main() -> None:
                 known[pair.key] = measured = measure(pair)
                 out.write(json.dumps(measured) + "\n")
                 out.flush()
-    statistics = summarise(list(known.values()))
+    statistics = summarise(list(known.values())) | {"parents": parents(arguments.bank)}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(statistics, indent=1) + "\n")
     print(table(statistics))
@@ -123,14 +126,11 @@ def _altered(bank: Path, models: dict[str, Any], root: dict[str, str]) -> Iterat
     """Altered descendants against their own base, and against the bases of the other families."""
     bases = sorted({root[name] for name in models if models[name]["parent"]})
     for name, change in DERIVED:
-        for base in bases:
-            source = f"{base}-tuned-b"
-            if source not in models:
-                continue
+        for source in (source for source in models if models[source]["parent"]):
             made = derive(bank, source, name, change)
-            yield Pair("related", f"altered: {name}", bank / base, made)
+            yield Pair("related", f"altered: {name}", bank / root[source], made)
             for other in bases:
-                if other != base and models[other]["kind"] == models[base]["kind"]:
+                if other != root[source] and models[other]["kind"] == models[source]["kind"]:
                     yield Pair("unrelated", "altered descendants of another start", bank / other, made)
 
 
@@ -149,6 +149,7 @@ def measure(pair: Pair) -> dict[str, Any]:
         numbers = {f"{c.name}.{m.name}": m.value for c in traced.checks for m in c.measurements}
         planned = plan_samples(traced.alignment.pairs, rows_per_tensor=64, seed=1)
         direction = check_direction(list(read_samples(planned, base, candidate)))
+        relation = measure_relation(traced.checks, None).relation
     keep = ("row_cosine_median", "rows_nearest_to_their_own", "relative_drift_median", "delta_rank_over_rows")
     return {
         "key": pair.key,
@@ -159,7 +160,36 @@ def measure(pair: Pair) -> dict[str, Any]:
         "unit_order_log10_p": numbers.get("unit_order.log10_p"),
         "norm_log10_p": numbers.get("norm_vectors.log10_p"),
         "direction": direction.outcome,
+        "relation": relation,
         **{name: numbers.get(f"sampled_rows.{name}") for name in keep},
+    }
+
+
+def parents(bank: Path) -> dict[str, Any]:
+    """How often the nearest of a family and of strangers is the true parent.
+
+    Every trained descendant is held against its ancestors, its siblings and their descendants, and the bases of the
+    other families; its own descendants are left out.
+    """
+    models = {path.parent.name: json.loads(path.read_text()) for path in sorted(bank.glob(f"*/{RECORD}"))}
+    named = wrong = denied = total = 0
+    for name, record in models.items():
+        if record["parent"] is None:
+            continue
+        family = [other for other in models if _line(other, models)[-1] == _line(name, models)[-1]]
+        rivals = [other for other in family if name not in _line(other, models)]
+        rivals += [f"{record['kind']}-{index:02d}" for index in range(FAMILIES)]
+        others = [_facts(bank / other) for other in dict.fromkeys(rivals)]
+        ranking = rank_candidates(_facts(bank / name), others, None, seed=1)
+        total += 1
+        decided = any(check.name == "nearest_base" and check.outcome == "passed" for check in ranking.checks)
+        right = ranking.best is not None and Path(ranking.best.ref.name).name == record["parent"]
+        named, wrong = named + (decided and right), wrong + (decided and not right)
+        denied += record["parent"] in {Path(ref.name).name for ref in ranking.beaten}
+    return {
+        "parent_named": rate(named, total),
+        "another_named": rate(wrong, total),
+        "parent_called_beaten": rate(denied, total),
     }
 
 
@@ -202,6 +232,11 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
         "norm_vectors_false_alarm_at_1e-2": rate(
             sum((r["norm_log10_p"] or 0.0) <= -2 for r in unrelated), len(unrelated)
         ),
+        "relations": {
+            f"{truth}: {group}": {n: sum(r["relation"] == n for r in found) for n in {r["relation"] for r in found}}
+            for (truth, group), found in sorted(groups.items())
+            if truth == "related"
+        },
         "direction": {
             outcome: sum(r["direction"] == outcome for r in related) for outcome in ("passed", "failed", "not_run")
         },
@@ -243,10 +278,11 @@ def table(statistics: dict[str, Any]) -> str:
         for r in statistics["rows"]
     ]
     lines.append("")
+    rates = {**statistics, **statistics["parents"]}
     lines += [
         f"- {name.replace('_', ' ')}: {r['count']} of {r['of']} = {r['share']:.2%} "
         f"(95 % interval {r['low']:.2%} to {r['high']:.2%})"
-        for name, r in statistics.items()
+        for name, r in rates.items()
         if isinstance(r, dict) and "low" in r
     ]
     return "\n".join(lines)

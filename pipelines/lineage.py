@@ -112,6 +112,8 @@ def _sentence(declared: Ranked | None, ranking: Ranking) -> str:
         return f"the nearest candidate is {best.ref}."
     if declared.ref == best.ref:
         return f"descent from the declared base {best.ref} is verified, and no candidate is nearer."
+    if declared.ref in ranking.beaten:
+        return f"the declared base {declared.ref} is a relative, but the model started from {best.ref}: that is nearer."
     if declared.status == "verified":
-        return f"the declared base {declared.ref} is a relative, but {best.ref} is nearer."
+        return f"descent from the declared base {declared.ref} is verified; {best.ref} may as well be the start."
     return f"the declared base {declared.ref} is {declared.status}; the nearest candidate is {best.ref}."

@@ -81,7 +81,7 @@ def exit_of_parentage(found: Parentage) -> Exit:
         return Exit.NOTHING_TO_COMPARE if not found.ranking.left_out else Exit.COULD_NOT_CONCLUDE
     if declared is None:
         return Exit.NOTHING_FOUND if best else Exit.COULD_NOT_CONCLUDE
-    if declared.status == "contradicted" or (best is not None and best.ref != declared.ref):
+    if declared.status == "contradicted" or declared.ref in found.ranking.beaten:
         return Exit.FINDING
     return Exit.NOTHING_FOUND if declared.status == "verified" else Exit.COULD_NOT_CONCLUDE
 

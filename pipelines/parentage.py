@@ -49,7 +49,7 @@ def second_opinion(
 ) -> SecondOpinion:
     """Hold the candidate against the base and a few others at the same rows; never raises.
 
-    A model nearer than the base that also verifies adds a failed check named ``NEARER``.
+    A model that the candidate started from rather than from the base adds a failed check named ``NEARER``.
     """
     skips: list[Skip] = []
     rivals = [facts for facts in gather(others[:MOST_OTHERS], hub, skips) if not same_model(facts.ref, base.ref)]
@@ -62,9 +62,11 @@ def second_opinion(
     best = next((ranked for ranked in ranking.ranked if not same_model(ranked.ref, base.ref)), None)
     checks = list(ranking.checks)
     nearest = ranking.best
-    if nearest is not None and not same_model(nearest.ref, base.ref):
+    if nearest is not None and base.ref in ranking.beaten:
         declared = next((ranked for ranked in ranking.ranked if ranked.ref == base.ref), None)
         checks.append(
-            Check(name=NEARER, outcome="failed", note=f"{nearest} is nearer than the declared base, {declared}.")
+            Check(
+                name=NEARER, outcome="failed", note=f"{nearest} is the nearer start than the declared base, {declared}."
+            )
         )
     return SecondOpinion(runner_up=str(best) if best else None, checks=tuple(checks), skips=(*skips, *ranking.left_out))

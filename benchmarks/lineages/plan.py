@@ -10,7 +10,7 @@ from typing import Literal
 Kind = Literal["llama", "gpt2"]
 
 KINDS: tuple[Kind, ...] = ("llama", "gpt2")
-SCRATCH = 12
+SCRATCH = 40
 """Models from scratch per architecture, each with its own start; their languages repeat after ``LANGUAGES``."""
 LANGUAGES = 5
 FAMILIES = 4

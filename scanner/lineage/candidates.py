@@ -1,11 +1,12 @@
 """Ranks possible parents: tensor tables first, a few sampled rows of those that fit, nearest first.
 
 Related models of one family all pass a test of descent, so what tells parent from sibling is *distance*: a child is
-nearer to its parent than to its parent's other children. Every candidate is sampled at the same rows, so that
-distances compare; between the two nearest a regression says which of them the model started from.
+nearer to its parent than to its parent's other children, unless one of those has hardly moved. Every candidate is
+sampled at the same rows, so that distances compare; among the nearest, a regression says which of them the model
+started from, or that the weights do not tell (``mixture.share_of_way``).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -14,10 +15,10 @@ from scanner.errors import HubAuditError
 from scanner.hub import Hub
 from scanner.lineage.descent import TABLE_SHARE
 from scanner.lineage.direction import check_direction
-from scanner.lineage.mixture import Mixture, fit_mixture, mixture_check
+from scanner.lineage.mixture import Share, fit_mixture, mixture_check, read_planned, share_of_way
 from scanner.lineage.sampling import plan_samples, read_samples
 from scanner.lineage.trace import trace
-from scanner.records import Alignment, Check, LineageStatus, Measured, RepoFacts, RepoRef, Skip
+from scanner.records import Alignment, Check, LineageStatus, Measured, PairSpec, RepoFacts, RepoRef, Skip
 from scanner.weights.opening import open_source
 from scanner.weights.source import WeightSource
 
@@ -27,10 +28,8 @@ SIZE_RANGE = (0.4, 2.5)
 """Weights of a base relative to the candidate's, in bytes: another dtype halves or doubles them, a head adds some."""
 ROWS = 64
 _ORDER: dict[LineageStatus, int] = {"verified": 0, "unverified": 1, "contradicted": 2}
-MOST_COMPARED = 4
-"""Related models that are fitted together."""
-NEAR_ONE = 0.75
-"""β from which the other model, not the first, is where the candidate started; below 1 − β it is the first."""
+MOST_COMPARED = 6
+"""Related models, the nearest ones, that are compared with each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +64,8 @@ class Ranking:
     ranked: tuple[Ranked, ...]
     left_out: tuple[Skip, ...] = ()
     checks: tuple[Check, ...] = ()
+    beaten: tuple[RepoRef, ...] = ()
+    """Related models that the candidate did not start from: it carries the whole way from them to another one."""
 
     @property
     def best(self) -> Ranked | None:
@@ -112,9 +113,21 @@ def rank_candidates(candidate: RepoFacts, others: Sequence[RepoFacts], hub: Hub 
                 left_out.append(Skip(what=other.ref.name, why=str(error)))
         ranked.sort(key=_sort_key)
         facts = {other.ref: other for other in others}
-        related = [facts[r.ref] for r in ranked if r.status == "verified"][:MOST_COMPARED]
-        checks = tuple(_among(candidate, ours, related, hub, seed)) if related else ()
-    return Ranking(ranked=tuple(ranked), left_out=tuple(left_out), checks=checks)
+        near = [r for r in ranked if r.status == "verified"][:MOST_COMPARED]
+        if not near:
+            return Ranking(ranked=tuple(ranked), left_out=tuple(left_out))
+        compared = _among(candidate, ours, [facts[r.ref] for r in near], hub, seed)
+    order = sorted(range(len(near)), key=lambda i: i in compared.beaten)
+    checks = compared.checks
+    if len(near) > 1:
+        share = compared.shares.get((order[1], order[0]))
+        checks = (nearest_check(share, near[order[0]].ref, near[order[1]].ref), *checks)
+    return Ranking(
+        ranked=(*(near[i] for i in order), *ranked[len(near) :]),
+        left_out=tuple(left_out),
+        checks=checks,
+        beaten=tuple(near[i].ref for i in sorted(compared.beaten)),
+    )
 
 
 def _sort_key(ranked: Ranked) -> tuple[int, float, float]:
@@ -157,43 +170,62 @@ def _same_sizes(ours: WeightSource, theirs: WeightSource) -> bool:
     return bool(shapes[0]) and common >= TABLE_SHARE * len(shapes[0])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Compared:
+    """What the nearest related models say of each other; ``beaten`` are positions that another one explains away."""
+
+    beaten: frozenset[int]
+    shares: Mapping[tuple[int, int], Share]
+    checks: tuple[Check, ...]
+
+
 def _among(
     candidate: RepoFacts, ours: WeightSource, related: Sequence[RepoFacts], hub: Hub | None, seed: int
-) -> Iterator[Check]:
-    """Compare the nearest related models with each other, and the first of them with the candidate."""
+) -> _Compared:
+    """Compare the nearest related models pairwise: y beats x when the candidate carries the whole way from x to y."""
     try:
         with ExitStack() as stack:
-            first, *rest = [stack.enter_context(open_source(facts, hub)) for facts in related]
-            pairs = _aligned(candidate, related[0], ours, first).pairs
-            planned = plan_samples(pairs, rows_per_tensor=ROWS, seed=seed)
-            if rest and (mixture := fit_mixture(planned, first, rest[:1], ours)):
-                yield nearest_check(mixture, related[0].ref, related[1].ref)
-            merged = fit_mixture(planned, first, rest, ours) if len(rest) > 1 else None
-            if merged is not None and merged.merged:
-                yield mixture_check(merged, [facts.ref.name for facts in related[1:]])
-            yield check_direction(list(read_samples(planned, first, ours)))
+            sources = [stack.enter_context(open_source(facts, hub)) for facts in related]
+            pairs = _aligned(candidate, related[0], ours, sources[0]).pairs
+            common = [p for p in pairs if all(_has(source, p) for source in sources)]
+            planned = plan_samples(common, rows_per_tensor=ROWS, seed=seed)
+            rows = [read_planned(planned, source) for source in sources]
+            mine = read_planned(planned, ours, candidate=True)
+            mixture = fit_mixture(planned, sources[0], sources[1:4], ours) if len(sources) > 2 else None
+            direction = check_direction(list(read_samples(planned, sources[0], ours)))
     except HubAuditError as error:
-        yield Check(name="nearest_base", outcome="not_run", note=str(error))
+        check = Check(name="nearest_base", outcome="not_run", note=str(error))
+        return _Compared(beaten=frozenset(), shares={}, checks=(check,))
+    places = range(len(related))
+    found = {(x, y): share_of_way(rows[x], rows[y], mine) for x in places for y in places if x != y}
+    shares = {pair: share for pair, share in found.items() if share is not None}
+    beaten = frozenset(x for (x, y), share in shares.items() if share.complete and not _complete(shares, y, x))
+    merged = mixture is not None and mixture.merged and len(beaten) < len(related)
+    names = [facts.ref.name for facts in related[1:4]]
+    checks = (mixture_check(mixture, names),) if mixture is not None and merged else ()
+    return _Compared(beaten=beaten, shares=shares, checks=(*checks, direction))
 
 
-def nearest_check(mixture: Mixture, first: RepoRef, second: RepoRef) -> Check:
-    """Word the regression of the candidate on the way from the first model to the second."""
-    beta = mixture.coefficients[0]
-    numbers = (
-        Measured(name="beta", value=beta),
-        Measured(name="beta_spread", value=mixture.spreads[0]),
-        Measured(name="tensors", value=float(mixture.tensors), unit="tensors"),
-    )
-    if beta <= 1.0 - NEAR_ONE:
-        words = f"The model started from {first}: on the way to {second} it went {beta:.2f} of the distance."
+def _complete(shares: Mapping[tuple[int, int], Share], start: int, end: int) -> bool:
+    share = shares.get((start, end))
+    return share is not None and share.complete
+
+
+def _has(source: WeightSource, pair: PairSpec) -> bool:
+    return pair.base.name in source.table and source.table[pair.base.name].shape == pair.base.shape
+
+
+def nearest_check(share: Share | None, first: RepoRef, second: RepoRef) -> Check:
+    """Word how the first of the list compares with the second: ``share`` is of the way from the second to the first."""
+    if share is None:
+        note = f"{first} and {second} do not differ in the sampled rows."
+        return Check(name="nearest_base", outcome="not_run", note=note)
+    numbers = (Measured(name="beta", value=share.whole), Measured(name="beta_bulk", value=share.bulk))
+    if share.complete:
+        words = f"The model carries the whole way from {second} to {first}: it started from the latter."
         return Check(name="nearest_base", outcome="passed", measurements=numbers, note=words)
-    if beta >= NEAR_ONE:
-        words = f"The model started from {second}, although {first} is nearer."
-        return Check(name="nearest_base", outcome="failed", measurements=numbers, note=words)
-    words = (
-        f"The model lies between {first} and {second} ({beta:.2f} of the way): a merge, or a checkpoint between them."
-    )
-    return Check(name="nearest_base", outcome="failed", measurements=numbers, note=words)
+    words = f"The weights do not tell whether the model started from {first} or {second}."
+    return Check(name="nearest_base", outcome="not_run", measurements=numbers, note=words)
 
 
 def search_hub(candidate: RepoFacts, hub: Hub, *, limit: int) -> Iterator[str]:

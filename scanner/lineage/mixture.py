@@ -16,6 +16,11 @@ from scanner.weights.source import BlockRequest, WeightSource
 
 MERGED_RESIDUAL = 0.1
 """Share of the change's energy that a merge may leave unexplained (rounding, a head trained after)."""
+COMPLETE_WITHIN = 0.15
+"""Distance of β from 1 at which a way counts as gone in full; siblings miss it in whole or in bulk
+(benchmarks/lineage.py: descendants stay within 0.02)."""
+BULK_PART = 4
+"""The strongest quarter of the directions is left out of the bulk."""
 TAKES_PART = 0.05
 """Least coefficient of a model that takes part in a merge."""
 
@@ -73,6 +78,45 @@ def fit_mixture(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """How far the candidate went the way from one model to another, β = ⟨c − x, y − x⟩ / ‖y − x‖².
+
+    ``whole`` over all directions of y − x; ``bulk`` without its strongest ones, which training shares between siblings
+    (both unlearn the same things first). What descends from y through x → y carries *all* of y − x: both are near 1.
+    Medians over tensors.
+    """
+
+    whole: float
+    bulk: float
+
+    @property
+    def complete(self) -> bool:
+        """Whether the candidate carries the whole way to the other model."""
+        return abs(self.whole - 1.0) <= COMPLETE_WITHIN and abs(self.bulk - 1.0) <= COMPLETE_WITHIN
+
+
+def share_of_way(start: Sequence[F64], end: Sequence[F64], candidate: Sequence[F64]) -> Share | None:
+    """Compare the rows of three models, tensor by tensor; None when start and end do not differ."""
+    whole: list[float] = []
+    bulk: list[float] = []
+    for x, y, c in zip(start, end, candidate, strict=True):
+        way, went = y - x, c - x
+        if not (np.isfinite(way).all() and np.isfinite(went).all()) or not way.any():
+            continue
+        _, directions = np.linalg.eigh(way @ way.T)
+        rest = directions[:, : max(1, len(way) - len(way) // BULK_PART)].T
+        whole += _part(way, went)
+        bulk += _part(rest @ way, rest @ went)
+    return Share(whole=float(np.median(whole)), bulk=float(np.median(bulk))) if whole and bulk else None
+
+
+def _part(way: F64, went: F64) -> list[float]:
+    """⟨went, way⟩ / ‖way‖², nothing when the way is none."""
+    size = float(np.sum(way * way))
+    return [float(np.sum(way * went)) / size] if size > 0 else []
+
+
 def mixture_check(mixture: Mixture, names: Sequence[str]) -> Check:
     """The fit as a check of the lineage; it passes when a merge explains the candidate."""
     parts = ", ".join(f"{name} {c:.2f}" for name, c in zip(names, mixture.coefficients, strict=True))
@@ -105,6 +149,15 @@ def _fit(change: F64, moves: Sequence[F64]) -> tuple[F64, float] | None:
     coefficients: F64 = np.asarray(solved, dtype=np.float64)
     left = target - coefficients @ flat
     return coefficients, float(np.sum(left * left)) / energy
+
+
+def read_planned(planned: Sequence[PlannedTensor], source: WeightSource, *, candidate: bool = False) -> list[F64]:
+    """Read the planned rows of one model, by the base's names or (``candidate``) the candidate's.
+
+    Raises:
+        CouldNotConclude: it cannot be read.
+    """
+    return [_rows(source, (t.spec.candidate if candidate else t.spec.base).name, t) for t in planned]
 
 
 def _rows(source: WeightSource, name: str, tensor: PlannedTensor) -> F64:

@@ -9,8 +9,7 @@ import numpy as np
 from scanner.alignment import align
 from scanner.errors import HubAuditError
 from scanner.hub import Hub
-from scanner.lineage.candidates import NEAR_ONE
-from scanner.lineage.mixture import Mixture, fit_mixture
+from scanner.lineage.mixture import Share, read_planned, share_of_way
 from scanner.lineage.sampling import plan_samples, read_samples
 from scanner.records import Alignment, Check, FileEntry, Measured, RepoFacts, RepoRef
 from scanner.weights.opening import open_source
@@ -91,12 +90,13 @@ def _nearest(base: RepoFacts, versions: Sequence[RepoFacts], candidate: RepoFact
             words = "of its versions it is the nearest in sampled rows"
             return _chosen(base, versions[0], len(versions), words, drifts[0])
         planned = plan_samples(_aligned(candidate, base, ours, sources[0]).pairs, rows_per_tensor=ROWS, seed=seed)
-        mixture = fit_mixture(planned, sources[0], [sources[best]], ours)
-    words = "it is the nearest of its versions in sampled rows"
-    if mixture is not None and mixture.coefficients[0] < NEAR_ONE:
-        words = "no version is where the candidate started for certain, so the pinned one stays"
+        rows = [read_planned(planned, source) for source in (sources[0], sources[best])]
+        share = share_of_way(rows[0], rows[1], read_planned(planned, ours, candidate=True))
+    words = "it is the nearest of its versions, and the candidate carries the whole way to it from the pinned one"
+    if share is None or not share.complete:
+        words = "no version is for certain where the candidate started, so the pinned one stays"
         best = 0
-    return _chosen(base, versions[best], len(versions), words, drifts[best], mixture)
+    return _chosen(base, versions[best], len(versions), words, drifts[best], share)
 
 
 def _aligned(candidate: RepoFacts, base: RepoFacts, ours: WeightSource, theirs: WeightSource) -> Alignment:
@@ -121,12 +121,13 @@ def _chosen(
     versions: int,
     words: str,
     drift: float | None = None,
-    mixture: Mixture | None = None,
+    share: Share | None = None,
 ) -> Revision:
     """Word the choice."""
     numbers = [Measured(name="versions", value=float(versions), unit="versions")]
     numbers += [Measured(name="relative_drift", value=drift)] if drift is not None else []
-    numbers += [Measured(name="beta", value=mixture.coefficients[0])] if mixture is not None else []
+    if share is not None:
+        numbers += [Measured(name="beta", value=share.whole), Measured(name="beta_bulk", value=share.bulk)]
     stays = facts.ref == pinned.ref
     head = f"The base is read at {facts.ref.revision}" + ("" if stays else f" instead of {pinned.ref.revision}")
     check = Check(

@@ -36,7 +36,8 @@ def test_the_parent_is_nearer_than_the_sibling(models):
     assert ranking.runner_up.ref == models["sibling"].ref
     nearest = next(check for check in ranking.checks if check.name == "nearest_base")
     assert nearest.outcome == "passed"
-    assert abs(measured(nearest)["beta"]) < 0.1
+    assert measured(nearest)["beta"] == pytest.approx(1, abs=0.05)
+    assert ranking.beaten == (models["sibling"].ref,)
 
 
 def test_tables_that_do_not_fit_cost_no_rows(models):
@@ -93,3 +94,12 @@ def test_the_hub_is_searched_by_architecture_and_size(hub_server, tmp_path):
     facts = collect(pinned(hub, "a/child"), hub)
     assert set(search_hub(facts, hub, limit=5)) == {"a/base", "a/stranger"}
     assert len(list(search_hub(facts, hub, limit=1))) == 1
+
+
+def test_a_sibling_that_hardly_moved_the_same_way_is_not_told_from_the_parent(models, tmp_path):
+    """Both moved along the first direction of the child; nobody is beaten, and the report says so."""
+    near = {n: (v + 0.01 * (CHILD[n] - v)).astype(v.dtype) for n, v in BASE.items()}
+    near = drifted(near, size=2e-5, seed=31)
+    ranking = rank_candidates(models["child"], [models["base"], facts_of(write(tmp_path / "near", near))], None, seed=1)
+    assert models["base"].ref not in ranking.beaten
+    assert next(check for check in ranking.checks if check.name == "nearest_base").outcome == "not_run"
