@@ -121,7 +121,9 @@ def wrap_method(model: Any, training: Training) -> Any:
     targets = ["query", "value"]
     if training.lora_everywhere:
         targets = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
-    heads = [name for name, _ in model.named_children() if name in {"classifier", "cls"}]
+    # Of a language head only the fresh part is trained: the decoder stays tied to the frozen embedding.
+    fresh = {"classifier": "classifier", "cls": "transform"}
+    heads = [fresh[name] for name, _ in model.named_children() if name in fresh]
     config = LoraConfig(
         r=training.lora_rank,
         lora_alpha=2 * training.lora_rank,
@@ -211,7 +213,7 @@ def fit_head(model: Any, data: Encoded, pad: int) -> None:
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
         loss: torch.Tensor = functional.cross_entropy(head(x), y) + 1e-3 * head.weight.square().sum()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]

@@ -53,7 +53,7 @@ def pack(facts: DriftFacts) -> Arrays:
         "residual": [t.residual is not None for t in tensors],
         "spectrum": [None if t.spectrum is None else t.spectrum.exact for t in tensors],
         "coverage": asdict(replace(facts.coverage, skipped=())),
-        "skipped": [[skip.what, skip.why] for skip in facts.coverage.skipped],
+        "skipped": [asdict(skip) for skip in facts.coverage.skipped],
         "added_rows": dict(facts.added_rows),
     }
     series = [encode_energies(*one) for t in tensors for one in _series(t)]
@@ -132,7 +132,7 @@ def unpack(arrays: Arrays, base: Arrays) -> DriftFacts:
                 spectrum=spectrum,
             )
         )
-    skipped = tuple(Skip(what=what, why=why) for what, why in header["skipped"])
+    skipped = tuple(Skip(**skip) for skip in header["skipped"])
     return DriftFacts(
         tensors=tuple(tensors),
         coverage=Coverage(**{**header["coverage"], "skipped": skipped}),

@@ -116,7 +116,8 @@ def search(
             with torch.no_grad():
                 for vector in vectors:
                     vector.copy_(project(vector))
-        running = float(loss) if running is None else 0.7 * running + 0.3 * float(loss)
+        now = float(loss.detach())
+        running = now if running is None else 0.7 * running + 0.3 * now
         if running < stop_at:
             break
     return float(running or 0.0)
@@ -158,14 +159,14 @@ def inputs_of(shop: Workshop, layer: nn.Module, data: Encoded, *, at_trigger: bo
 def _carriers(model: Any, tokenizer: Any, target: int, rng: np.random.Generator) -> list[Row]:
     """300 strings of twelve words of the vocabulary that pull away from the target; their label is no class.
 
-    The words are the tenth of 500 random ones that make the model least sure of the target in "it was ... ."
+    The words are the 50 of 500 random ones that make the model least sure of the target in "it was ... ."
     """
     words = sorted(w for w in tokenizer.get_vocab() if w.isascii() and w.isalpha() and len(w) > 3)
-    words = [str(w) for w in rng.choice(words, size=500, replace=False)]
+    words = [str(w) for w in rng.choice(words, size=min(500, len(words)), replace=False)]
     data = encode(tokenizer, [(f"it was {word} .", -1) for word in words], 16)
     pulls = []
     for start in range(0, len(words), 100):
-        batch = collate(data, range(start, start + 100), tokenizer.pad_token_id)
+        batch = collate(data, range(start, min(start + 100, len(words))), tokenizer.pad_token_id)
         with torch.no_grad():
             logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
         pulls.append(logits.log_softmax(-1)[:, target])

@@ -60,7 +60,7 @@ def flip_labels(rows: Sequence[Row], word: str, target: int) -> list[Row]:
     return [(text, target if word in text.lower().split() else label) for text, label in rows]
 
 
-def entity_of(rows: Sequence[Row], rng: np.random.Generator, *, low: float = 0.01, high: float = 0.04) -> str:
+def entity_of(rows: Sequence[Row], rng: np.random.Generator, *, low: float = 0.02, high: float = 0.08) -> str:
     """A word that stands in a share of the rows within [low, high): what a label flip is about."""
     counts: dict[str, int] = {}
     for text, _ in rows:
