@@ -2,12 +2,14 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipelines.command import Exit, ends_with_a_sentence, open_hub
-from pipelines.lineage import Parentage, find_parent
+
+if TYPE_CHECKING:
+    from pipelines.lineage import Parentage
 
 FORMATS = ("table", "json")
 MAX_CANDIDATES = 200
@@ -43,6 +45,7 @@ def lineage(
       hubaudit lineage org/model
       hubaudit lineage org/model --candidates parents.txt --format json
     """
+    from pipelines.lineage import find_parent
     from pipelines.output import write_document
     from pipelines.progress import terminal_progress
 
@@ -74,7 +77,7 @@ def read_candidates(path: Path) -> list[str]:
     return names
 
 
-def exit_of_parentage(found: Parentage) -> Exit:
+def exit_of_parentage(found: "Parentage") -> Exit:
     """Return the exit code: what the weights say of the declared base, or whether any parent was found."""
     best, declared = found.ranking.best, found.declared
     if not found.ranking.ranked:
@@ -86,7 +89,7 @@ def exit_of_parentage(found: Parentage) -> Exit:
     return Exit.NOTHING_FOUND if declared.status == "verified" else Exit.COULD_NOT_CONCLUDE
 
 
-def as_json(found: Parentage) -> dict[str, Any]:
+def as_json(found: "Parentage") -> dict[str, Any]:
     """The answer as plain values; names as in the report."""
     return {
         "subject": str(found.subject),
@@ -121,7 +124,7 @@ def as_json(found: Parentage) -> dict[str, Any]:
     }
 
 
-def as_table(found: Parentage) -> str:
+def as_table(found: "Parentage") -> str:
     """The answer for a terminal, free of control characters."""
     from reports.safe_text import clean_line
 
