@@ -15,7 +15,7 @@ from scanner.paths import shown
 from scanner.records import Skip, TensorMeta
 from scanner.weights.bnb import BOOK_TOLERANCE, CODE_BOOKS, FourBit, State
 from scanner.weights.derived import MAX_ROW_ELEMENTS, MAX_WHOLE_BYTES, DerivedSource, Recipe
-from scanner.weights.dtypes import decode, is_float
+from scanner.weights.dtypes import decode
 from scanner.weights.gptq import GPTQ_BITS, WORD_BITS, Awq, Gptq
 from scanner.weights.packed import FourBitFloat, Packed
 from scanner.weights.scaled import INT8_DIVISOR, Scaled, grid_of
@@ -100,17 +100,12 @@ def _read_small(source: WeightSource) -> dict[str, npt.NDArray[Any]]:
 
 
 def _beside(name: str, table: Mapping[str, TensorMeta]) -> Iterator[str]:
-    """Everything of the same layer but its bias."""
-    stem = name.rpartition(".")[0]
+    """The parts of the layer that this tensor gives away; its bias and what lies in modules below it are its own."""
+    stem = name.partition(_STATE)[0].rpartition(".")[0]
     for other in table:
-        if other.startswith(stem + ".") and not other.endswith(".bias") and not is_plain(other, table):
+        rest = other.removeprefix(stem + ".")
+        if rest not in (other, "bias") and ("." not in rest or rest.startswith("weight.")):
             yield other
-    yield name
-
-
-def is_plain(name: str, table: Mapping[str, TensorMeta]) -> bool:
-    """Whether a tensor is an ordinary float weight of its own."""
-    return name.endswith(".weight") and is_float(table[name].dtype) and not table[name].dtype.startswith("F8")
 
 
 def _check_size(recipe: Recipe, table: Mapping[str, TensorMeta]) -> None:
