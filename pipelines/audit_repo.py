@@ -65,16 +65,20 @@ def _weigh(
     Raises:
         HubAuditError: a side has no weights, or its table cannot be read.
     """
+    from pipelines.adapters import weigh_adapter
     from scanner.alignment import align
     from scanner.drift.measure import measure
     from scanner.lineage.relation import declared_or_measured, measure_relation, settled_relation
     from scanner.lineage.trace import trace
+    from scanner.weights.adapters import is_adapter
     from scanner.weights.opening import named_as, open_source
 
     with ExitStack() as stack:
         progress.stage("reading tensor tables")
         candidate_source = stack.enter_context(open_source(candidate, hub))
         base_source = stack.enter_context(open_source(base, hub))
+        if is_adapter(candidate_source):
+            return weigh_adapter(candidate, base, (candidate_source, base_source), claimed, progress, threads)
         candidate_source = named_as(candidate_source, base_source)
         base_source = named_as(base_source, candidate_source)
         alignment = align(
@@ -172,7 +176,9 @@ def audit_repo(
         seed = sampling_seed(base_facts.ref, facts.ref, salt)
         lineage, drift = _weigh(facts, base_facts, lineage, claims.relation, hub, progress, threads, seed)
         progress.stage("looking at other parents")
-        opinion = second_opinion(facts, base_facts, (*claims.bases[1:], *family.models[1:2]), hub, seed=seed)
+        is_put_on = any(check.name == "adapter_fit" for check in lineage.checks)  # factors resemble no model
+        others = () if is_put_on else (*claims.bases[1:], *family.models[1:2])
+        opinion = second_opinion(facts, base_facts, others, hub, seed=seed)
         skips += opinion.skips
         lineage = replace(lineage, runner_up=opinion.runner_up, checks=(*lineage.checks, *opinion.checks))
     except NothingToCompare as error:

@@ -109,8 +109,8 @@ class DeltaSpectrum:
             values=tuple(float(value) for value in values[:RANK] / self._scale),
             energy=energy,
             exact=isinstance(self._method, _Whole),
-            left_top=_largest(left * sign),
-            right_top=_largest(right * sign),
+            left_top=largest_entries(left * sign),
+            right_top=largest_entries(right * sign),
         )
 
     def _add_zeros(self, columns: int) -> None:
@@ -159,7 +159,7 @@ def _is_exact(rows: int, columns: int) -> bool:
     return min(rows, columns) <= EXACT_SIDE and rows * columns <= EXACT_ELEMENTS
 
 
-def _largest(vector: npt.NDArray[np.float64]) -> Entries:
+def largest_entries(vector: npt.NDArray[np.float64]) -> Entries:
     """The entries of largest magnitude as (index, value); of equals the first."""
     order = np.lexsort((np.arange(vector.size), -np.abs(vector)))[:TOP]
     return tuple((int(i), float(vector[i])) for i in order)

@@ -1,0 +1,80 @@
+"""Deltas of low rank: the exact spectrum of a product of two thin factors, and the rank of a delta that was rounded."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from scanner.drift.spectrum import largest_entries
+from scanner.records import F64, Spectrum
+
+KEPT: Final = 64
+"""Most singular values that are kept of a product."""
+_NOTHING: Final = 1e-9
+"""Share of the largest singular value below which a direction of a product is rounding."""
+
+
+def product_spectrum(up: F64, down: F64, scale: float) -> Spectrum | None:
+    """The singular values of ``scale · up @ down`` through its core, without the product itself.
+
+    With ``up = Q₁R₁`` and ``downᵀ = Q₂R₂`` the product is ``Q₁ (R₁R₂ᵀ) Q₂ᵀ``, whose singular values are those of
+    the ``r × r`` core: O((m + n) r²) in place of O(m n r).
+
+    Args:
+        up: float64 ``[m, r]``.
+        down: float64 ``[r, n]``.
+        scale: the factor in front.
+
+    Returns:
+        None for a product that is zero or not finite.
+    """
+    if not (np.isfinite(up).all() and np.isfinite(down).all() and np.isfinite(scale)):
+        return None
+    with np.errstate(all="ignore"):
+        left, left_core = np.linalg.qr(up)
+        right, right_core = np.linalg.qr(down.T)
+        core = scale * (left_core @ right_core.T)
+        if not np.isfinite(core).all():
+            return None
+        inner, values, outer = np.linalg.svd(core)
+        energy = float(np.square(values).sum())
+    if not (np.isfinite(energy) and energy > 0):
+        return None
+    first, second = left @ inner[:, 0], right @ outer[0]
+    sign = float(np.sign(second[np.argmax(np.abs(second))]))
+    kept = values[values > _NOTHING * values[0]][:KEPT]
+    return Spectrum(
+        values=tuple(float(value) for value in kept),
+        energy=energy,
+        exact=True,
+        left_top=largest_entries(first * sign),
+        right_top=largest_entries(second * sign),
+    )
+
+
+def exact_rank(values: Sequence[float], energy: float, *, noise_energy: float, least_share: float) -> int | None:
+    """How many directions hold everything that rounding does not explain.
+
+    The numeric rank of a merged adapter is full, since storing base plus delta rounds every entry. What is left after
+    the adapter's own directions is that rounding and no more, so the rank is the smallest k with
+    ``energy − Σᵢ≤k σᵢ² ≤ max(noise_energy, (1 − least_share) · energy)``.
+
+    Args:
+        values: the leading singular values of the delta, largest first, in weight units.
+        energy: ‖Δ‖²_F.
+        noise_energy: the square of the norm that rounding would leave (``TensorDrift.rounding_floor`` squared).
+        least_share: share of the energy, in (0, 1], that the directions must hold whatever the noise is said to be.
+
+    Returns:
+        None when the given values do not hold enough (full rank, or a rank beyond their number); 0 when rounding
+        explains the whole delta.
+    """
+    if not energy > 0 or energy <= noise_energy:
+        return 0
+    allowed = max(noise_energy, (1.0 - least_share) * energy)
+    rest = energy
+    for rank, value in enumerate(values, start=1):
+        rest -= value * value
+        if rest <= allowed:
+            return rank
+    return None
