@@ -116,7 +116,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "hubaudit-out", help="folder for the reports")
     output: Path = parser.parse_args().output
     output.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 110)
     started = time.perf_counter()
 
     console.print("Building the family of models from a real encoder (about a minute, then cached) …")
