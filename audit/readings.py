@@ -123,8 +123,11 @@ def calibrated(evidence: Evidence) -> bool:
 
 
 def model_type(evidence: Evidence) -> str:
-    """The ``model_type`` of the candidate's config, empty when there is none."""
-    value = (evidence.candidate.config or {}).get("model_type")
+    """The ``model_type`` of the candidate's config (an adapter's is its base's), empty when there is none."""
+    config = evidence.candidate.config
+    if config is None and evidence.candidate.adapter_config is not None and evidence.base is not None:
+        config = evidence.base.config
+    value = (config or {}).get("model_type")
     return value if isinstance(value, str) else ""
 
 

@@ -18,14 +18,14 @@ def quiet():
         yield
 
 
-def llama(seed: int = 0) -> PreTrainedModel:
-    """Three small layers, untied."""
+def llama(seed: int = 0, layers: int = 3) -> PreTrainedModel:
+    """A few small layers, untied."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=320,
         hidden_size=32,
         intermediate_size=48,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         tie_word_embeddings=False,
