@@ -1,8 +1,9 @@
-"""Fleets on a simulated Hub: verdicts, overhead, memory, requests, scaling: ``python benchmarks/fleet.py``.
+"""Fleets on a simulated Hub: verdicts, overhead, memory, requests, scaling.
 
-Makes its repositories under ``build/fleet`` (later runs reuse them), serves them from a process of its own, and drives
-them with the code that ``hubaudit fleet`` runs. Prints a table and writes ``benchmarks/results/fleet.json``;
-``docs/scale.md`` explains the figures. ``benchmarks/fleet_kills.py`` is the kill test.
+Run as ``PYTHONPATH=tests/support python benchmarks/fleet.py``. Makes its repositories under ``build/fleet`` (later runs
+reuse them), serves them from a process of its own, and types ``hubaudit fleet`` as a user would; what is measured comes
+from its JSON log, its ledger, and the server's own count of requests. Prints the figures and writes
+``benchmarks/results/fleet.json``; ``docs/scale.md`` explains them. ``benchmarks/fleet_kills.py`` is the kill test.
 """
 
 import argparse
@@ -10,178 +11,194 @@ import json
 import os
 import platform
 import shutil
+import sqlite3
 import statistics
+import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support"), str(Path(__file__).parent)]
-
+import psutil
 from localhub.environment import TOKENS
-from simulated_hub import AUTHOR, BROKEN, Population, SimulatedHub, populate, serve
+from simulated_hub import AUTHOR, BROKEN, Member, Population, SimulatedHub, populate, serve
 
+ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "fleet"
 RESULTS = ROOT / "benchmarks" / "results" / "fleet.json"
 PARTS = ("whole", "engines", "cpu", "latency", "shared")
 LATENCY_SECONDS = 0.1
-SALT = 20261120
-QUICK = {"wait_seconds": 0.2, "tries": 3, "outage": 1_000_000}
-"""Patience of the runs: one repository of the hundred broken ones answers 503 for ever, and nobody waits for it."""
+WARM = 1 / 3
+"""Share of the answers that is left out of rates: workers start and compile meanwhile."""
 
 
 def main() -> None:
     options = _parser().parse_args()
-    _set_environment()
+    os.environ.update(environment_of(""))
     WORK.mkdir(parents=True, exist_ok=True)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     population = populate(WORK / f"hub-{options.repos}", repos=options.repos, families=options.families)
     for part in options.only or PARTS:
         print(f"== {part}", flush=True)
-        results[part] = globals()[f"run_{part}"](population, options)
+        load = os.getloadavg()[0]
+        found = globals()[f"run_{part}"](population, options)
+        results[part] = {**found, "load_before": load, "load_after": os.getloadavg()[0]}
+        print(json.dumps(results[part], indent=1), flush=True)
         results["environment"] = _environment()
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
-class Watch:
-    """An observer that notes when each job was answered, and how large the processes were meanwhile."""
+@dataclass(kw_only=True)
+class Watched:
+    """What one ``hubaudit fleet`` said and took.
 
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.seconds: list[float] = []
-        self.memory: list[tuple[int, int, int]] = []
-        self.notes: Counter[str] = Counter()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
+    ``memory`` has, second by second, the answers so far and the bytes of the driver and of its largest worker.
+    """
 
-    def began(self, *, total: int, due: int, due_bytes: int) -> None:
-        self._thread.start()
+    ledger: Path
+    seconds: float
+    events: list[dict[str, Any]]
+    memory: list[tuple[int, int, int]] = field(default_factory=list)
 
-    def ended(self, job: Any, answer: Any, *, again: bool) -> None:
-        self.times.append(time.perf_counter())
-        if hasattr(answer, "seconds"):
-            self.seconds.append(answer.seconds)
+    @property
+    def end(self) -> dict[str, Any]:
+        """The last line of the log."""
+        return self.events[-1]
 
-    def note(self, event: str, text: str) -> None:
-        self.notes[event] += 1
+    @property
+    def answers(self) -> list[dict[str, Any]]:
+        """The lines about jobs."""
+        return [event for event in self.events if event["event"] in {"scanned", "unchanged", "failed"}]
 
-    def close(self) -> None:
-        self._over.set()
-
-    def rate(self, skip: int) -> float:
-        """Jobs per second from the ``skip``-th answer to the last: workers have started and compiled by then."""
-        return (len(self.times) - 1 - skip) / (self.times[-1] - self.times[skip])
-
-    def _sample(self) -> None:
-        import psutil
-
-        me = psutil.Process()
-        while not self._over.wait(1.0):
-            children = []
-            for child in me.children(recursive=True):
-                with _gone():
-                    if "spawn_main" in " ".join(child.cmdline()):
-                        children.append(child.memory_info().rss)
-            self.memory.append((len(self.times), me.memory_info().rss, max(children, default=0)))
+    @property
+    def rate(self) -> float:
+        """Answers per second, without the first ones."""
+        times = [event["time"] for event in self.answers]
+        skip = int(len(times) * WARM)
+        return (len(times) - 1 - skip) / (times[-1] - times[skip])
 
 
-def run_fleet_on(
-    hub: SimulatedHub,
-    name: str,
-    *,
-    models: Path | None = None,
-    engine: str = "local",
-    workers: int = 2,
-    threads: int = 2,
-    fresh: bool = True,
-    cache: bool = True,
-) -> tuple[Any, Watch, Path]:
-    """Drive one run; return its report, what was watched, and the ledger."""
-    from pipelines.fleet import FleetPatience
-    from pipelines.fleet_run import Resources, run_fleet
-    from pipelines.ledger import Ledger
-    from pipelines.selection import Selection
-    from pipelines.settings import Settings
-
+def hubaudit_fleet(hub: SimulatedHub, name: str, *words: str, fresh: bool = True) -> Watched:
+    """Type ``hubaudit fleet`` with a ledger of that name, and watch it."""
     path = WORK / f"{name}.sqlite"
     if fresh:
         for old in WORK.glob(f"{name}.sqlite*"):
             shutil.rmtree(old) if old.is_dir() else old.unlink()
-    watch = Watch()
-    with Ledger(path) as ledger:
-        report = run_fleet(
-            ledger,
-            Selection(models=models) if models else Selection(author=AUTHOR),
-            Settings(endpoint=hub.endpoint, timeout_seconds=10.0, patience_seconds=1.0),
-            Resources(
-                engine=engine,  # type: ignore[arg-type]
-                workers=workers,
-                threads=threads,
-                cache_folder=path.with_name(f"{path.name}.cache") if cache else None,
-                patience=FleetPatience(**QUICK),  # type: ignore[arg-type]
-            ),
-            watch,
-            clock=lambda: 1_800_000_000.0 + time.monotonic(),
-            salt=SALT,
-        )
-    watch.close()
-    return report, watch, path
+    command = [sys.executable, "-m", "pipelines", "fleet", "--ledger", str(path), "--log", "json"]
+    command += ["--retry-wait", "0.2", "--fail-on", "never", *words]
+    began = time.perf_counter()
+    driver = subprocess.Popen(
+        command,
+        env={**os.environ, **environment_of(hub.endpoint)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+    )
+    events: list[dict[str, Any]] = []
+    memory: list[tuple[int, int, int]] = []
+    over = threading.Event()
+    sampler = threading.Thread(target=_sample, args=(driver.pid, events, memory, over), daemon=True)
+    sampler.start()
+    assert driver.stderr is not None
+    for line in driver.stderr:
+        if line.startswith("{"):
+            events.append(json.loads(line))
+        else:
+            print(line, end="", file=sys.stderr)
+    driver.wait()
+    over.set()
+    sampler.join()
+    return Watched(ledger=path, seconds=time.perf_counter() - began, events=events, memory=memory)
+
+
+def environment_of(endpoint: str) -> dict[str, str]:
+    """Return the environment of a driver: no token, no telemetry, little patience with a server that is ours."""
+    for name in TOKENS:
+        os.environ.pop(name, None)
+    quiet = {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }
+    return {**quiet, "HF_ENDPOINT": endpoint, "HUBAUDIT_PATIENCE": "1", "HUBAUDIT_TIMEOUT": "20"} if endpoint else quiet
+
+
+def _sample(pid: int, events: list[Any], memory: list[tuple[int, int, int]], over: threading.Event) -> None:
+    driver = psutil.Process(pid)
+    while not over.wait(1.0):
+        try:
+            workers = [child for child in driver.children() if "spawn_main" in " ".join(child.cmdline())]
+            largest = max((child.memory_info().rss for child in workers), default=0)
+            memory.append((len(events), driver.memory_info().rss, largest))
+        except psutil.Error:
+            continue
 
 
 def run_whole(population: Population, options: argparse.Namespace) -> dict[str, Any]:
     """All repositories once, then once more: verdicts, overhead, memory, requests."""
     from pipelines.ledger_views import LedgerReader
 
+    words = ("--models", str(_ids([one.repo_id for one in population.members for _ in range(2)])))
+    words = (*words, "--workers", "2", "--threads", "2")
     with serve(population) as hub:
-        gone = [one.repo_id for one in population.members if one.kind == "vanished"]
-        ids = WORK / "ids.txt"
-        ids.write_text("".join(f"{one.repo_id}\n{one.repo_id}\n" for one in population.members))
-        for repo_id in gone:
-            hub.ask("remove", repo_id=repo_id)
-        began = time.perf_counter()
-        report, watch, path = run_fleet_on(hub, "whole", models=ids)
-        wall = time.perf_counter() - began
+        for one in population.members:
+            if one.kind == "vanished":
+                hub.ask("remove", repo_id=one.repo_id)
+        watched = hubaudit_fleet(hub, "whole", *words)
         seen = hub.ask("log")
         hub.ask("forget")
-        again, _, _ = run_fleet_on(hub, "whole", models=ids, fresh=False)
+        again = hubaudit_fleet(hub, "whole", *words, fresh=False)
         idle = hub.ask("log")["requests"]
+        hub.ask("forget")
+        by_author = hubaudit_fleet(hub, "listed", "--author", AUTHOR, *words[2:])
+        listed = hub.ask("log")["requests"]
         crashes = hub.ask("crashes")
-        wrong = check_verdicts(hub, population, path, every=options.check_every)
-    with LedgerReader(path) as reader:
+        wrong = check_verdicts(hub, population, watched.ledger, every=options.check_every)
+    with LedgerReader(watched.ledger) as reader:
         bodies = [len(body) for _, body in reader.reports()]
+        found_in = [row["repo_id"] for row in reader.results() if row["outcome"] in {"review", "fail"}]
+    kinds = {one.repo_id: one.kind for one in population.members}
     jobs = len(population.members)
-    busy = statistics.mean(watch.seconds)
-    overhead = report.summary.driver_seconds / len(watch.times)
-    early = [row for row in watch.memory if row[0] > 0.1 * jobs]
-    quarter = max(1, len(early) // 4)
-    found = {
+    scan_seconds = statistics.mean(event["seconds"] for event in watched.answers if event["event"] == "scanned")
+    driver_seconds = watched.end["driver_seconds"] / len(watched.answers)
+    settled = [row for row in watched.memory if row[0] > 0.1 * jobs]
+    quarter = max(1, len(settled) // 4)
+    return {
         "repos": jobs,
         "weights_bytes": population.bytes,
-        "wall_seconds": wall,
-        "verdicts": report.verdicts,
-        "counts": {"done": report.counts.done, "failed": report.counts.failed, "pending": report.counts.pending},
-        "left_out": report.problems.counts,
+        "wall_seconds": watched.seconds,
+        "counts": watched.end["counts"],
+        "verdicts": watched.end["verdicts"],
+        "left_out": watched.end["left_out"],
+        "planted": sum(kind == "planted" for kind in kinds.values()),
+        "planted_found": sum(kinds[name] == "planted" for name in found_in),
+        "honest_with_findings": sum(kinds[name] == "honest" for name in found_in),
         "wrong_verdicts": wrong,
         "server_crashes": len(crashes),
-        "mean_scan_seconds": busy,
-        "driver_seconds_per_job": overhead,
-        "overhead": overhead / busy,
+        "mean_scan_seconds": scan_seconds,
+        "driver_seconds_per_job": driver_seconds,
+        "overhead": driver_seconds / scan_seconds,
         "requests_per_repo": seen["requests"] / jobs,
+        "requests_per_repo_listed": listed / jobs,
         "bytes_per_repo": seen["bytes"] / jobs,
         "report_bytes_mean": statistics.mean(bodies),
-        "ledger_bytes": path.stat().st_size,
-        "driver_rss_first_last": [statistics.mean(r[1] for r in part) for part in (early[:quarter], early[-quarter:])],
-        "worker_rss_first_last": [statistics.mean(r[2] for r in part) for part in (early[:quarter], early[-quarter:])],
-        "second_run": {"scanned": again.summary.scanned, "unchanged": again.summary.unchanged, "requests": idle},
+        "ledger_bytes": watched.ledger.stat().st_size,
+        "driver_rss_first_last": [
+            statistics.mean(r[1] for r in part) for part in (settled[:quarter], settled[-quarter:])
+        ],
+        "worker_rss_first_last": [
+            statistics.mean(r[2] for r in part) for part in (settled[:quarter], settled[-quarter:])
+        ],
+        "second_run": {"scanned": again.end["scanned"], "unchanged": again.end["unchanged"], "requests": idle},
+        "listed_run_seconds": by_author.seconds,
     }
-    print(json.dumps(found, indent=1))
-    return found
 
 
 def check_verdicts(hub: SimulatedHub, population: Population, path: Path, *, every: int) -> list[str]:
@@ -200,6 +217,8 @@ def check_verdicts(hub: SimulatedHub, population: Population, path: Path, *, eve
 
     with LedgerReader(path) as reader:
         jobs = {job["repo_id"]: job for job in reader.jobs()}
+    with closing(sqlite3.connect(path)) as db:
+        salt = db.execute("SELECT salt FROM runs WHERE id = 1").fetchone()[0]
     wrong = []
     for number, one in enumerate(population.members):
         job = jobs[one.repo_id]
@@ -210,7 +229,7 @@ def check_verdicts(hub: SimulatedHub, population: Population, path: Path, *, eve
         elif number % every == 0 or one.kind == "planted":
             plain = Hub(hub.endpoint, timeout_seconds=10.0)
             audited = audit_repo(
-                one.repo_id, hub=plain, profile=load_profile(), clock=lambda: datetime.now(UTC), threads=1, salt=SALT
+                one.repo_id, hub=plain, profile=load_profile(), clock=lambda: datetime.now(UTC), threads=1, salt=salt
             )
             if measured_digest(dump(audited.report)) != job["digest"]:
                 wrong.append(f"{one.repo_id} ({one.kind}): another report than by itself")
@@ -218,7 +237,8 @@ def check_verdicts(hub: SimulatedHub, population: Population, path: Path, *, eve
 
 
 def run_engines(population: Population, options: argparse.Namespace) -> dict[str, Any]:
-    """The same repositories by local workers and by Ray: are the reports the same?"""
+    """The same repositories by local workers and by Ray, with one salt: are the reports the same?"""
+    from pipelines.ledger import Ledger
     from pipelines.ledger_views import LedgerReader
 
     ids = _ids([one.repo_id for one in population.members if one.kind not in BROKEN][: options.sample])
@@ -226,14 +246,27 @@ def run_engines(population: Population, options: argparse.Namespace) -> dict[str
     rates = {}
     with serve(population) as hub:
         for engine in ("local", "ray"):
-            _, watch, path = run_fleet_on(hub, f"engine-{engine}", models=ids, engine=engine)
-            rates[engine] = watch.rate(len(watch.times) // 3)
-            with LedgerReader(path) as reader:
+            for old in WORK.glob(f"engine-{engine}.sqlite*"):
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+            with Ledger(WORK / f"engine-{engine}.sqlite") as ledger:
+                _begin_with_salt(ledger, ids, hub.endpoint)
+            words = ("--models", str(ids), "--workers", "2", "--threads", "2", "--engine", engine)
+            watched = hubaudit_fleet(hub, f"engine-{engine}", *words, fresh=False)
+            rates[engine] = watched.rate
+            with LedgerReader(watched.ledger) as reader:
                 digests[engine] = {job["repo_id"]: job["digest"] for job in reader.jobs()}
     same = sum(digests["local"][name] == digests["ray"][name] for name in digests["local"])
-    found = {"repos": len(digests["local"]), "identical": same, "jobs_per_second": rates}
-    print(json.dumps(found, indent=1))
-    return found
+    return {"repos": len(digests["local"]), "identical": same, "scans_per_second": rates}
+
+
+def _begin_with_salt(ledger: Any, ids: Path, endpoint: str) -> None:
+    """Open the run that the command line then goes on with."""
+    from pipelines.fleet_job import rules_digest
+    from pipelines.selection import Selection
+    from pipelines.settings import tool_version
+
+    asked = {**Selection(models=ids).as_json(), "against": None, "endpoint": endpoint}
+    ledger.begin_run(selection=asked, engine="local", rules=rules_digest(), tool=tool_version(), now=1.8e9, salt=7)
 
 
 def run_cpu(population: Population, options: argparse.Namespace) -> dict[str, Any]:
@@ -244,31 +277,25 @@ def run_cpu(population: Population, options: argparse.Namespace) -> dict[str, An
     found: dict[str, Any] = {}
     with serve(population) as hub:
         for workers in (1, 2):
-            _, watch, _ = run_fleet_on(hub, f"cpu-{workers}", models=ids, workers=workers, threads=1)
-            found[f"scans_per_second_{workers}"] = watch.rate(len(watch.times) // 3)
+            words = ("--models", str(ids), "--workers", str(workers), "--threads", "1")
+            found[f"scans_per_second_{workers}"] = hubaudit_fleet(hub, f"cpu-{workers}", *words).rate
     for workers in (1, 2):
         found[f"burns_per_second_{workers}"] = fleet_burn.rate(WORK, workers=workers, jobs=options.sample)
     found["scan_speedup"] = found["scans_per_second_2"] / found["scans_per_second_1"]
     found["burn_speedup"] = found["burns_per_second_2"] / found["burns_per_second_1"]
-    found["load_average"] = os.getloadavg()[0]
-    print(json.dumps(found, indent=1))
     return found
 
 
-def run_latency(population: Population, options: argparse.Namespace) -> dict[str, Any]:
+def run_latency(population: Population, _options: argparse.Namespace) -> dict[str, Any]:
     """One scan at a time, and 32, against a server that takes 100 ms for each answer."""
     names = [one.repo_id for one in population.members if one.kind == "honest"]
     found: dict[str, Any] = {"latency_seconds": LATENCY_SECONDS}
     with serve(population, latency_seconds=LATENCY_SECONDS) as hub:
-        for workers, threads, jobs in ((1, 1, 40), (1, 32, 400), (2, 16, 600)):
-            _, watch, _ = run_fleet_on(
-                hub, f"latency-{workers}x{threads}", models=_ids(names[:jobs]), workers=workers, threads=threads
-            )
-            found[f"scans_per_second_{workers}x{threads}"] = watch.rate(len(watch.times) // 3)
-    one = found["scans_per_second_1x1"]
-    found["speedup_32"] = max(found["scans_per_second_1x32"], found["scans_per_second_2x16"]) / one
-    found["load_average"] = os.getloadavg()[0]
-    print(json.dumps(found, indent=1))
+        for workers, threads, jobs in ((1, 1, 40), (1, 32, 600), (2, 16, 600)):
+            words = ("--models", str(_ids(names[:jobs])), "--workers", str(workers), "--threads", str(threads))
+            found[f"scans_per_second_{workers}x{threads}"] = hubaudit_fleet(hub, "latency", *words).rate
+    best = max(found["scans_per_second_1x32"], found["scans_per_second_2x16"])
+    found["speedup_32"] = best / found["scans_per_second_1x1"]
     return found
 
 
@@ -277,20 +304,15 @@ def run_shared(_population: Population, options: argparse.Namespace) -> dict[str
     root = WORK / "shared"
     size = _one_family(root, options.members)
     found: dict[str, Any] = {"members": options.members, "base_bytes": size}
-    from simulated_hub import Member
-
     members = [
         Member(repo_id=f"{AUTHOR}/tune{n:02d}", kind="honest", family="base/b00") for n in range(options.members)
     ]
-    for cache in (True, False):
+    for word, words in (("with_cache", ()), ("without_cache", ("--cache-size", "0"))):
         with serve(Population(root=root, members=members)) as hub:
-            began = time.perf_counter()
-            run_fleet_on(hub, f"shared-{cache}", cache=cache)
-            word = "with_cache" if cache else "without_cache"
+            watched = hubaudit_fleet(hub, "shared", "--author", AUTHOR, "--workers", "2", "--threads", "2", *words)
             found[f"base_bytes_sent_{word}"] = hub.ask("log", path="/base/b00/resolve/")["bytes"]
-            found[f"seconds_{word}"] = time.perf_counter() - began
+            found[f"seconds_{word}"] = watched.seconds
     found["times_read"] = found["base_bytes_sent_with_cache"] / size
-    print(json.dumps(found, indent=1))
     return found
 
 
@@ -313,9 +335,10 @@ def _one_family(root: Path, members: int) -> int:
         pico.save(model, base)
         shutil.copytree(base, tuned)
         draw = np.random.default_rng(0)
-        tensors = load_file(base / "model.safetensors")
-        for value in tensors.values():
-            value += (draw.standard_normal(value.shape) * 0.01 * value.std()).astype(np.float32)
+        tensors = {
+            name: value + (draw.standard_normal(value.shape) * 0.01 * value.std()).astype(np.float32)
+            for name, value in load_file(base / "model.safetensors").items()
+        }
         save_file(tensors, tuned / "model.safetensors", metadata={"format": "pt"})
         (tuned / "README.md").write_text("---\nbase_model: base/b00\n---\n")
     for number in range(members):
@@ -327,31 +350,14 @@ def _one_family(root: Path, members: int) -> int:
     )
 
 
-def _ids(names: list[str]) -> Path:
-    path = WORK / "some.txt"
-    path.write_text("\n".join(names) + "\n")
+def _ids(names: Sequence[str]) -> Path:
+    path = WORK / "ids.txt"
+    path.write_text("".join(f"{name}\n" for name in names))
     return path
-
-
-def _set_environment() -> None:
-    """No token, no telemetry: as in the tests, but no server of this process."""
-    for name in TOKENS:
-        os.environ.pop(name, None)
-    os.environ.update(HF_HUB_DISABLE_TELEMETRY="1", HF_HUB_DISABLE_XET="1", NO_PROXY="127.0.0.1", no_proxy="127.0.0.1")
 
 
 def _environment() -> dict[str, Any]:
     return {"python": platform.python_version(), "cores": len(os.sched_getaffinity(0)), "machine": platform.machine()}
-
-
-@contextmanager
-def _gone() -> Iterator[None]:
-    import psutil
-
-    try:
-        yield
-    except psutil.Error:
-        return
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -41,7 +41,7 @@ def rate(folder: Path, *, workers: int, jobs: int) -> float:
     times: list[float] = []
 
     class Timed(Silent):
-        def ended(self, job: Any, answer: Any, *, again: bool) -> None:
+        def ended(self, job: Any, answer: Any, *, again: bool) -> None:  # noqa: ARG002
             times.append(time.perf_counter())
 
     plan = WorkerPlan(entry=Entry(function="fleet_burn:prepare", setup=None), threads=1, environment=ONE_CORE)

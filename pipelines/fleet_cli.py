@@ -134,6 +134,8 @@ def fleet(context: click.Context, /, **options: Any) -> None:
         _show_plan(selection, options)
         return
     report = _run(selection, options, quiet=context.find_root().params.get("quiet", False))
+    if options["log"] == "json":
+        _log_end(report)
     _say(report, options["ledger"])
     raise SystemExit(int(_exit_code(report, options["fail_on"])))
 
@@ -374,6 +376,15 @@ def _say(report: "RunReport", ledger: Path) -> None:
         f"{counts.done} done, {counts.failed} failed, {counts.pending} pending of {counts.total}; {verdicts} "
         f"(now: {summary.scanned} scanned, {summary.unchanged} unchanged, {summary.failed} failed). Ledger: {ledger}"
     )
+
+
+def _log_end(report: "RunReport") -> None:
+    """Write the last line of the JSON log: what was done, and what it took."""
+    from dataclasses import asdict
+
+    facts = {**asdict(report.summary), "counts": asdict(report.counts), "verdicts": report.verdicts}
+    line = {"time": round(time.time(), 3), "event": "finished", **facts, "left_out": report.problems.counts}
+    click.echo(json.dumps(line), err=True)
 
 
 def _exit_code(report: "RunReport", fail_on: str) -> Exit:

@@ -3,10 +3,11 @@
 import secrets
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -132,6 +133,9 @@ def run_fleet(
             make = entry or (lambda made: Entry(function="pipelines.fleet_job:prepare", setup=made))
             engine = _engine(make(setup), ledger.path, resources)
             stack.callback(engine.close)
+            if resources.engine == "ray":
+                # Ray prints on stdout what its raylet has to say, and stdout is for results.
+                stack.enter_context(redirect_stdout(sys.stderr))
             stop = stack.enter_context(stop_signs(stop_file))
             driver = Driver(
                 ledger,

@@ -443,7 +443,7 @@ def _is_due_again(run: Run, one: Wanted, row: sqlite3.Row, still: Callable[[Mapp
 
 
 def _storable(value: Any) -> Any:
-    """Return text that SQLite can hold: strangers' text may contain halves of characters, which UTF-8 has no form for."""
+    """Return text that SQLite can hold: strangers write halves of characters, for which UTF-8 has no form."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
