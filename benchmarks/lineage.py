@@ -46,6 +46,8 @@ RESULTS = Path("benchmarks/results/lineage.json")
 ENCODERS = Path("build/zoo/real")
 FAMILY = Path("build/family/v1/demo")
 CONFIDENCE = 0.95
+MORE_STARTS = 3
+"""Models from scratch without a family that altered descendants are held against as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the tests of descent on pairs of known descent.")
     parser.add_argument("--bank", type=Path, default=BANK)
     parser.add_argument("--encoders", type=int, default=60, help="at most so many fine-tunes of the real encoder")
+    parser.add_argument("--summarise", action="store_true", help="measure nothing; only count what was measured")
     arguments = parser.parse_args()
     log = arguments.bank / "pairs.jsonl"
     known = {r["key"]: r for r in map(json.loads, log.read_text().splitlines())} if log.exists() else {}
     with log.open("a") as out:
-        for pair in pairs(arguments.bank, arguments.encoders):
+        for pair in () if arguments.summarise else pairs(arguments.bank, arguments.encoders):
             if pair.key not in known:
                 known[pair.key] = measured = measure(pair)
                 out.write(json.dumps(measured) + "\n")
@@ -91,7 +94,11 @@ def pairs(bank: Path, encoders: int) -> Iterator[Pair]:
         for distance, ancestor in enumerate(line[1:], start=1):
             group = record["group"] if distance == 1 else f"{distance} generations apart"
             yield Pair("related", group, bank / ancestor, bank / name)
-    yield from _altered(bank, models, root)
+    folders = sorted(path.parent for path in ENCODERS.glob("*/recipe.json"))[:encoders]
+    for folder in folders:
+        if (FAMILY / "encoder").is_dir() and (folder / "model.safetensors").exists():
+            yield Pair("related", "MiniLM and its fine-tunes", FAMILY / "encoder", folder)
+            yield Pair("unrelated", "MiniLM trained anew, fine-tunes of MiniLM", FAMILY / "other-encoder", folder)
     names = sorted(models)
     for index, one in enumerate(names):
         for other in names[index + 1 :]:
@@ -107,11 +114,7 @@ def pairs(bank: Path, encoders: int) -> Iterator[Pair]:
                 if same
                 else Pair("unrelated", group, bank / one, bank / other)
             )
-    folders = sorted(path.parent for path in ENCODERS.glob("*/recipe.json"))[:encoders]
-    for folder in folders:
-        if (FAMILY / "encoder").is_dir() and (folder / "model.safetensors").exists():
-            yield Pair("related", "MiniLM and its fine-tunes", FAMILY / "encoder", folder)
-            yield Pair("unrelated", "MiniLM trained anew, fine-tunes of MiniLM", FAMILY / "other-encoder", folder)
+    yield from _altered(bank, models, root)
 
 
 def _line(name: str, models: dict[str, Any]) -> list[str]:
@@ -123,8 +126,9 @@ def _line(name: str, models: dict[str, Any]) -> list[str]:
 
 
 def _altered(bank: Path, models: dict[str, Any], root: dict[str, str]) -> Iterator[Pair]:
-    """Altered descendants against their own base, and against the bases of the other families."""
-    bases = sorted({root[name] for name in models if models[name]["parent"]})
+    """Altered descendants against their own base, and against models of other starts."""
+    bases = [name for name in sorted(models) if models[name]["group"] == "from scratch"]
+    bases = [name for name in bases if int(name[-2:]) < FAMILIES + MORE_STARTS]
     for name, change in DERIVED:
         for source in (source for source in models if models[source]["parent"]):
             made = derive(bank, source, name, change)
