@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from audit.thresholds import Profile
+from scanner.lineage.coded import leading_direction
 from scanner.records import TensorDrift
 
 
@@ -24,20 +25,6 @@ def only_cast(tensor: TensorDrift, profile: Profile) -> bool:
     if tensor.coding is not None or tensor.rounding_floor <= 0:
         return False
     return abs(tensor.delta_l2 / tensor.rounding_floor - 1.0) <= profile.value("quantised.cast_tolerance")
-
-
-def leading_direction(tensor: TensorDrift) -> float | None:
-    """Energy of the delta's first direction over that of noise spread evenly: about 1 for rounding, more for training.
-
-    Noise of ‖Δ‖² in m rows and n columns has s₁² near ‖Δ‖² (√m + √n)² / (m n), the edge of Marchenko and Pastur (1967).
-    None without a spectrum.
-    """
-    spectrum = tensor.spectrum
-    rows, columns = len(tensor.row_delta_sq), tensor.spec.candidate.rows_cols[1]
-    if spectrum is None or not spectrum.values or spectrum.energy <= 0 or min(rows, columns) < 1:
-        return None
-    edge = spectrum.energy * (np.sqrt(rows) + np.sqrt(columns)) ** 2 / (rows * columns)
-    return float(spectrum.values[0] ** 2 / edge)
 
 
 def trained_as_well(coded: Iterable[TensorDrift], profile: Profile) -> str | None:

@@ -11,6 +11,10 @@ MOST_RATIO = 3.0
 every scheme and kind that is read, importance matrices included; a fine-tune of the same encoder in 8 bits has over a
 hundred."""
 
+MOST_DIRECTION = 2.0
+"""Upper quartile of ``leading_direction`` up to which the changes are noise. Measured on an encoder of 22 M parameters:
+1.4 to 1.7 for copies in every scheme; 2.4 to 2.9 for its fine-tune in 4 bits, where training hides below the rounding,
+and 17 or more in 8 bits."""
 CAST_TOLERANCE = 1e-6
 """Relative difference between the change and that of a cast; sums differ by less."""
 
@@ -33,9 +37,26 @@ def coded_relation(drift: DriftFacts | None) -> tuple[Relation, str] | None:
     middle = float(np.median(ratios))
     schemes = ", ".join(sorted({t.coding.scheme for t in coded if t.coding is not None}))
     stored = f"Stored as {schemes}, and {middle:.2g} times the error energy that this causes"
+    directions = [direction for t in coded if (direction := leading_direction(t)) is not None]
+    if directions and float(np.quantile(directions, 0.75)) > MOST_DIRECTION:
+        return "finetune", f"{stored}, but many changes have a direction, which rounding never leaves: trained as well."
     if middle <= MOST_RATIO:
         return "quantized", f"{stored}: quantized."
     return "finetune", f"{stored}: trained as well."
+
+
+def leading_direction(tensor: TensorDrift) -> float | None:
+    """Energy of the delta's first direction over that of noise spread evenly: about 1 for rounding, more for training.
+
+    Noise of ‖Δ‖² in m rows and n columns has s₁² near ‖Δ‖² (√m + √n)² / (m n), the edge of Marchenko and Pastur (1967).
+    None without a spectrum.
+    """
+    spectrum = tensor.spectrum
+    rows, columns = len(tensor.row_delta_sq), tensor.spec.candidate.rows_cols[1]
+    if spectrum is None or not spectrum.values or spectrum.energy <= 0 or min(rows, columns) < 1:
+        return None
+    edge = spectrum.energy * (np.sqrt(rows) + np.sqrt(columns)) ** 2 / (rows * columns)
+    return float(spectrum.values[0] ** 2 / edge)
 
 
 def _only_cast(tensor: TensorDrift) -> bool:

@@ -9,6 +9,7 @@ these models (``scanner.lineage.mixture``), so a declared ``merge`` stands unles
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from scanner.lineage.coded import coded_relation
 from scanner.records import Check, DriftFacts, Measured, Relation
 
 LOW_RANK_SHARE = 0.5
@@ -91,6 +92,8 @@ def _named(numbers: Mapping[str, float], drift: DriftFacts | None) -> tuple[Rela
     """The relation and one sentence for people."""
     if is_identical(drift):
         return "identical", "Every value is the base's: an identical copy."
+    if (coded := coded_relation(drift)) is not None:
+        return coded
     if _narrow(drift) >= NARROW_TENSOR_SHARE:
         return "quantized", "Most tensors are stored in a narrower type than the base's: quantized."
     # Pruning leaves fewer values as well, but as many as there are entries left.
