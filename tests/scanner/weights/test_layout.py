@@ -209,8 +209,8 @@ def test_no_weights_at_all(path: str) -> None:
 @pytest.mark.parametrize(
     ("paths", "says"),
     [
-        (["pytorch_model.bin"], "only in formats that are not read yet"),
-        (["model.Q4_K_M.gguf", "README.md"], "only in formats that are not read yet"),
+        (["model.onnx"], "only in formats that are not read yet"),
+        (["tf_model.h5", "README.md"], "only in formats that are not read yet"),
         (["unet/diffusion_pytorch_model.safetensors"], "sub-folders"),
         (["one.safetensors", "two.safetensors"], "none that loaders pick"),
         (["one.safetensors.index.json", "two.safetensors.index.json"], "none that loaders pick"),
