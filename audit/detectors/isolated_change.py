@@ -50,11 +50,9 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
         measured="log of relative change over that of its siblings",
         unit="nats",
     )
-    told = {c.tensor.spec.name for c in depth if c.excess >= profile.value(f"{DEPTH.id}.review")}
     yield from judge(
         SPECTRUM,
-        # A tensor that stands out by size is told once, with its spectrum among the measurements.
-        [_spectrum_reading(c) for c in spectrum if c.tensor.spec.name not in told],
+        [_spectrum_reading(c) for c in spectrum],
         evidence,
         tell=_tell_spectrum,
         measured="log of energy outside the first direction, siblings over this tensor",

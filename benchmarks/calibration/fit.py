@@ -1,0 +1,103 @@
+"""Thresholds from clean models, and error rates that were not fitted on the models they are quoted for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Any
+
+import numpy as np
+
+from audit.evidence import Rule
+from audit.readings import FAIL_SCORE, REVIEW_SCORE, score_of
+from audit.rulebook import all_rules
+
+Observation = Mapping[str, Any]
+Thresholds = Mapping[str, tuple[float, float]]
+"""Rule → review and fail threshold."""
+
+FLOORS: Mapping[str, float] = {
+    # 5 % of tables whose rows follow an exponential tail exactly exceed 2.0-2.4 (400 simulated tables a size).
+    "HA201": 2.5,
+    # Below twice what is expected nothing is worth a person's time.
+    **dict.fromkeys(("HA301", "HA302", "HA401", "HA402", "HA403", "HA501", "HA502"), log(2.0)),
+}
+"""Calibrated rules, and the least review threshold of each."""
+
+REVIEW_RATE, FAIL_RATE = 1e-3, 1e-5
+"""Share of clean models that the tail puts beyond a rule's threshold, per rule."""
+_TAIL = 0.25
+"""Share of the clean values that the tail is fitted to."""
+_LEAST_RATIO = 1.4
+"""Fail over review, at least: so that the two words differ where the tail is short."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A model under thresholds: its score, its outcome, and the rules that reached their review threshold."""
+
+    score: float
+    outcome: str
+    rules: tuple[str, ...]
+
+
+def fit(clean: Sequence[Observation]) -> dict[str, tuple[float, float]]:
+    """Fit every calibrated rule: an exponential tail above the upper quartile, at two exceedance rates."""
+    fitted = {}
+    for rule, floor in FLOORS.items():
+        values = np.array([o["values"][rule] for o in clean if rule in o["values"]])
+        review, fail = (tail_point(values, rate) for rate in (REVIEW_RATE, FAIL_RATE))
+        review = max(review, floor)
+        fitted[rule] = (round(review, 2), round(max(fail, _LEAST_RATIO * review), 2))
+    return fitted
+
+
+def tail_point(values: np.ndarray, rate: float) -> float:
+    """The value exceeded with that probability, q₇₅ + β·ln(¼/rate), β the mean excess over q₇₅; −∞ without values."""
+    if len(values) == 0:
+        return -np.inf
+    start = float(np.quantile(values, 1.0 - _TAIL))
+    over = values[values > start]
+    return start + float((over - start).mean() if len(over) else 0.0) * log(_TAIL / rate)
+
+
+def judge(observation: Observation, thresholds: Thresholds, exact_scores: Mapping[str, float]) -> Judged:
+    """Score one model as ``audit.policy`` would: the largest score over rules, facts included."""
+    scores = {
+        rule: score_of(value, review=thresholds[rule][0], fail=thresholds[rule][1])
+        for rule, value in observation["values"].items()
+        if rule in thresholds
+    }
+    scores |= {rule: exact_scores[rule] for rule in observation["exact"] if rule in exact_scores}
+    score = max(scores.values(), default=0.0)
+    outcome = "fail" if score >= FAIL_SCORE else "review" if score >= REVIEW_SCORE else "pass"
+    if not scores:
+        outcome = "not judged"
+    reached = sorted((r for r, s in scores.items() if s >= REVIEW_SCORE), key=lambda r: -scores[r])
+    return Judged(score=score, outcome=outcome, rules=tuple(reached))
+
+
+def cross_fitted(
+    clean: Mapping[str, Observation], exact_scores: Mapping[str, float], *, folds: int = 5
+) -> dict[str, Judged]:
+    """Judge each clean model under thresholds fitted to the other folds; fold k holds every ``folds``-th id."""
+    ids = sorted(clean)
+    judged = {}
+    for k in range(folds):
+        held_out = ids[k::folds]
+        thresholds = fit([clean[i] for i in ids if i not in set(held_out)])
+        judged |= {i: judge(clean[i], thresholds, exact_scores) for i in held_out}
+    return judged
+
+
+def located(observation: Observation, rules: Sequence[str]) -> bool | None:
+    """True when a rule that fired names an edited tensor or a trigger row first; None when no truth is known."""
+    tensors, rows = set(observation["truth"]["tensors"]), set(observation["truth"]["rows"])
+    if not tensors and not rows:
+        return None
+    firsts = [observation["places"][rule][0] for rule in rules if observation["places"].get(rule)]
+    return any(p["tensor"] in tensors or (p["rows"] and p["rows"][0] in rows) for p in firsts)
+
+
+def exact_rules() -> tuple[Rule, ...]:
+    """Rules that weigh and have no statistic of their own here."""
+    return tuple(rule for rule in all_rules() if rule.weighs and rule.id not in FLOORS)
