@@ -148,4 +148,4 @@ def test_safetensors_go_before_gguf() -> None:
 
     layout = find_layout(listed("m.gguf", "model.safetensors"), nothing)
     assert [entry.path for entry in layout.files] == ["model.safetensors"]
-    assert find_layout(listed("m.gguf", "pytorch_model.bin"), nothing).files[0].path == "m.gguf"
+    assert find_layout(listed("m.gguf", "model.onnx"), nothing).files[0].path == "m.gguf"

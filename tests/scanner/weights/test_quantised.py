@@ -175,3 +175,26 @@ def test_scales_that_are_not_finite_are_handed_on(tmp_path: Path) -> None:
 def test_words_are_cut_from_their_lowest_bit_on(bits: int) -> None:
     codes = np.random.default_rng(bits).integers(0, 1 << bits, (3, 32)).astype(np.uint8)
     assert (unpack(made_by._pack(codes, bits), bits, 32) == codes).all()
+
+
+@pytest.mark.parametrize("form", ["nvfp4", "mxfp4"])
+def test_four_bit_floats_follow_their_published_layout(tmp_path: Path, form: str) -> None:
+    random = np.random.default_rng(0)
+    codes = random.integers(0, 16, (8, 64))
+    book = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    numbers = np.where(codes < 8, 1, -1) * book[codes % 8]
+    packed = torch.from_numpy((codes[:, ::2] | codes[:, 1::2] << 4).astype(np.uint8))
+    stored = {"a.weight_packed": packed}
+    if form == "nvfp4":
+        scales = torch.from_numpy(random.uniform(1, 400, (8, 4))).to(torch.float8_e4m3fn)
+        stored |= {"a.weight_scale": scales, "a.weight_global_scale": torch.tensor([1000.0])}
+        expected = numbers * np.repeat(scales.float().numpy() / 1000, 16, axis=1)
+    else:
+        exponents = random.integers(118, 124, (8, 2)).astype(np.uint8)
+        stored |= {"a.weight_scale": torch.from_numpy(exponents)}
+        expected = numbers * np.repeat(2.0 ** (exponents.astype(int) - 127), 32, axis=1)
+    with open_source(facts_of(write(tmp_path, stored)), None) as source:
+        assert set(source.table) == {"a.weight"}
+        values, reach = read(source, "a.weight", (0, 3, 5))
+        assert values == pytest.approx(expected, rel=1e-6)
+        assert reach[numbers == 6].min() > reach[np.abs(numbers) < 1].min()
