@@ -2,7 +2,8 @@
 
 The order of choice is that of ``PreTrainedModel.from_pretrained`` (transformers 5.23, ``modeling_utils``, function
 ``_get_resolved_checkpoint_files``): the file that config.json names as ``transformers_weights``, ``model.safetensors``,
-the index of a sharded checkpoint. After these an adapter, and last the only safetensors file there is. Everything
+the index of a sharded checkpoint. After these an adapter, and last the only safetensors file there is. A repository
+without safetensors at its root is read from its GGUF files (``scanner.weights.gguf_files``). Everything
 that is not chosen becomes a skip. Nothing here reads a weight file.
 """
 
@@ -17,6 +18,7 @@ from scanner.paths import is_plain_path, shown
 from scanner.records import FileEntry, RepoFacts, Skip
 from scanner.weights.gguf_files import SUFFIX as GGUF_SUFFIX
 from scanner.weights.gguf_files import choose_gguf
+from scanner.weights.pickle_names import ADAPTER_BIN, PYTORCH, PYTORCH_INDEX, is_pickled
 from scanner.weights.shards import MAX_INDEX_BYTES, read_index
 from scanner.weights.strict_json import name_some
 
@@ -61,6 +63,7 @@ OTHER_FORMATS: Final[Mapping[str, str]] = {
 """Suffixes of weight files that are not read yet, and what they are."""
 
 _TRAINING_STATE: Final = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state(_\d+)?)\.(bin|pt|pth)")
+_PICKLED: Final = (PYTORCH, PYTORCH_INDEX)
 _DISTRIBUTED: Final = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors", re.ASCII)
 
 ReadSmallFile = Callable[[str, int], bytes]
@@ -95,7 +98,7 @@ def find_layout(facts: RepoFacts, read_small_file: ReadSmallFile) -> Layout:
     if layout := _gguf_layout(facts, entries):
         return layout
     chosen, notice = _choose(facts, entries)
-    shard_of = read_index(chosen, read_small_file(chosen, MAX_INDEX_BYTES)) if chosen.endswith(INDEX_SUFFIX) else {}
+    shard_of = read_index(chosen, read_small_file(chosen, MAX_INDEX_BYTES)) if chosen.endswith(".index.json") else {}
     names = sorted(set(shard_of.values())) or [chosen]
     files = tuple(entries[name] for name in names if name in entries)
     if not files:
@@ -110,7 +113,7 @@ def find_layout(facts: RepoFacts, read_small_file: ReadSmallFile) -> Layout:
 def _gguf_layout(facts: RepoFacts, entries: Mapping[str, FileEntry]) -> Layout | None:
     """The layout of a repository whose only weights at the root are GGUF files; None for all others."""
     if (facts.config or {}).get("transformers_weights") is not None or any(
-        "/" not in path and path.endswith((SUFFIX, INDEX_SUFFIX)) for path in entries
+        "/" not in path and (path.endswith((SUFFIX, INDEX_SUFFIX)) or path in _PICKLED) for path in entries
     ):
         return None
     names, notice = choose_gguf(entries)
@@ -131,10 +134,13 @@ def _choose(facts: RepoFacts, entries: Mapping[str, FileEntry]) -> tuple[str, tu
             f"{facts.ref} holds a distributed checkpoint, which loaders prefer in a local folder and which is not read "
             f"yet; consolidate it into {WEIGHTS} first."
         )
-    for usual in (WEIGHTS, INDEX, ADAPTER):
+    for usual in (WEIGHTS, INDEX, *_PICKLED, ADAPTER, ADAPTER_BIN):
         if usual in entries:
             return usual, ()
     indexes = [path for path in at_root if path.endswith(INDEX_SUFFIX)]
+    pickled = sorted(path for path in entries if "/" not in path and is_pickled(path) and not _is_state(path))
+    if not at_root and len(pickled) == 1:
+        return pickled[0], (Skip(what=_shown(pickled[0]), why=f"read in place of {WEIGHTS}, which is not there"),)
     if len(indexes) != 1 and len(at_root) != 1:
         raise _no_choice(facts, entries, at_root)
     only = (indexes or at_root)[0]
@@ -170,7 +176,7 @@ def _no_choice(facts: RepoFacts, entries: Mapping[str, FileEntry], at_root: Sequ
             f"{facts.ref} keeps its weights in sub-folders ({name_some(nested)}), which are not read yet; download the "
             "one you mean and scan that folder."
         )
-    others = sorted(path for path in entries if _form(path) and not _TRAINING_STATE.fullmatch(_last_part(path)))
+    others = sorted(path for path in entries if _form(path) and not _is_state(path))
     if others:
         return CouldNotConclude(
             f"{facts.ref} has weights only in formats that are not read yet ({name_some(others)}); convert them to "
@@ -203,8 +209,10 @@ def _unread_files(entries: Mapping[str, FileEntry], chosen: str, read: Collectio
 
 def _why_unread(path: str, chosen: str) -> str | None:
     """The reason, or None when the file is no weight file."""
-    if _TRAINING_STATE.fullmatch(_last_part(path)):
+    if _is_state(path):
         return "training state, not weights; not read"
+    if is_pickled(path):
+        return f"loaders pick {shown(chosen)} instead; not read"
     if form := _form(path):
         return f"format not read yet ({form})"
     if not path.endswith((SUFFIX, INDEX_SUFFIX)):
@@ -214,6 +222,10 @@ def _why_unread(path: str, chosen: str) -> str | None:
     if "/" in path:
         return "in a sub-folder, not part of the model at the root; not read"
     return f"loaders pick {shown(chosen)} instead; not read"
+
+
+def _is_state(path: str) -> bool:
+    return _TRAINING_STATE.fullmatch(_last_part(path)) is not None
 
 
 def _form(path: str) -> str | None:

@@ -1,9 +1,13 @@
-"""Safetensors checkpoints as weight sources: mapped from a folder, or read from the Hub by ranges."""
+"""Safetensors checkpoints as weight sources: mapped from a folder, or read from the Hub by ranges.
+
+PyTorch checkpoints are read in the same way once ``scanner.weights.pickled`` has found where their tensors lie.
+"""
 
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +21,7 @@ from scanner.weights.header import FIRST_READ_BYTES, LENGTH_BYTES, Header, heade
 from scanner.weights.layout import Layout
 from scanner.weights.mapping import MappedFile, file_size, open_weights, unreadable
 from scanner.weights.panels import Panel, locate_panel, view_values
+from scanner.weights.pickle_names import Read, is_pickled
 from scanner.weights.ranges import ByteRange, RangeReader
 from scanner.weights.shards import collect_headers, join_tables
 from scanner.weights.source import Block, BlockRequest
@@ -76,6 +81,9 @@ class LocalSafetensors:
             file = entry.path
             with open_weights(self._folder, file) as handle:
                 size = self._sizes[file] = file_size(handle)
+                if is_pickled(file):
+                    yield file, _pickled_header(partial(_read_spans, handle), file, size)
+                    continue
                 try:
                     length = header_bytes(read_exactly(handle, LENGTH_BYTES), file, size)
                     raw = read_exactly(handle, length)
@@ -189,7 +197,7 @@ class RemoteSafetensors:
     def _read_headers(self, files: Sequence[FileEntry]) -> Iterator[tuple[str, Header]]:
         """The header of every file, with a second request where the first bytes do not hold it all."""
         self._check_sizes(files)
-        sizes = {entry.path: entry.size_bytes for entry in files}
+        sizes = {entry.path: entry.size_bytes for entry in files if not is_pickled(entry.path)}
         first = [ByteRange(file=file, start=0, end=min(FIRST_READ_BYTES, size)) for file, size in sizes.items()]
         longer = []
         with closing(self._fetch(first)) as heads:
@@ -202,6 +210,18 @@ class RemoteSafetensors:
         with closing(self._fetch(longer)) as rests:
             for part, raw in zip(longer, rests, strict=True):
                 yield part.file, parse_header(bytes(raw), part.file, sizes[part.file])
+        for entry in files:
+            if is_pickled(entry.path):
+                yield entry.path, _pickled_header(self._spans_of(entry.path), entry.path, entry.size_bytes)
+
+    def _spans_of(self, file: str) -> Read:
+        """Reads ranges of one file, several at a time."""
+
+        def read(spans: Sequence[tuple[int, int]]) -> list[bytes]:
+            with closing(self._fetch(ByteRange(file=file, start=start, end=end) for start, end in spans)) as views:
+                return [bytes(view) for view in views]
+
+        return read
 
     def _check_sizes(self, files: Sequence[FileEntry]) -> None:
         """Locate every file, several at a time, and hold its size against the listing: offsets are checked with it.
@@ -217,6 +237,29 @@ class RemoteSafetensors:
                         f"The weights file {shown(entry.path)} is listed with {entry.size_bytes:,} bytes and offered "
                         f"with {remote.size_bytes:,}; scan again, and tell the Hub if that stays."
                     )
+
+
+def _pickled_header(read: Read, file: str, size: int) -> Header:
+    """The table of a PyTorch checkpoint."""
+    from scanner.weights.pickled import read_pickled_header  # noqa: PLC0415  # torch takes a second to import
+
+    return read_pickled_header(read, file, size)
+
+
+def _read_spans(handle: FileIO, spans: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Ranges of an open file.
+
+    Raises:
+        CouldNotConclude: it cannot be read.
+    """
+    parts = []
+    try:
+        for start, end in spans:
+            handle.seek(start)
+            parts.append(read_exactly(handle, end - start))
+    except OSError as error:
+        raise unreadable(str(handle.name), error) from error
+    return parts
 
 
 def read_exactly(handle: FileIO, length: int) -> bytes:

@@ -18,6 +18,7 @@ MAX_INDEX_BYTES: Final = 64 << 20
 """Six times the index of the largest public checkpoint."""
 
 _SUFFIX: Final = ".safetensors"
+_PICKLED: Final = ".bin.index.json"
 _LIMITS: Final = JsonLimits(objects=1_000, lists=1_000, commas=2 * MAX_TENSORS)
 
 
@@ -30,10 +31,10 @@ def read_index(path: str, raw: bytes) -> dict[str, str]:
 
     Raises:
         CorruptWeights: not a JSON object with a ``weight_map`` of file names, a tensor named twice, or a shard that
-            is no safetensors file inside the repository.
+            is no safetensors file (PyTorch file, for an index of such) inside the repository.
     """
     try:
-        shard_of = _weight_map(load_object(raw, _LIMITS, sizes_only=False))
+        shard_of = _weight_map(load_object(raw, _LIMITS, sizes_only=False), pickled=path.endswith(_PICKLED))
     except JsonError as lie:
         raise CorruptWeights(f"The index {shown(path)} {lie}; ask its author to publish it again.") from lie
     return shard_of
@@ -87,7 +88,8 @@ def join_tables(
     return table, (*skips, *_disagreements(shard_of, home, headers))
 
 
-def _weight_map(index: Mapping[str, object]) -> dict[str, str]:
+def _weight_map(index: Mapping[str, object], *, pickled: bool) -> dict[str, str]:
+    suffix, kind = (".bin", "PyTorch file") if pickled else (_SUFFIX, "safetensors file")
     declared = index.get("weight_map")
     if not isinstance(declared, dict) or not declared:
         raise JsonError("has no weight_map with tensors in it")
@@ -99,8 +101,8 @@ def _weight_map(index: Mapping[str, object]) -> dict[str, str]:
         shards.add(shard)
     for shard in shards:
         check_text(shard)
-        if not is_plain_path(shard) or not shard.endswith(_SUFFIX):
-            raise JsonError(f"maps tensors to {shown(shard)}, which is no safetensors file inside the repository")
+        if not is_plain_path(shard) or not shard.endswith(suffix):
+            raise JsonError(f"maps tensors to {shown(shard)}, which is no {kind} inside the repository")
     return declared
 
 

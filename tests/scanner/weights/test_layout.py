@@ -63,7 +63,7 @@ def test_the_single_file_comes_first() -> None:
         "model.fp16.safetensors": "loaders pick 'model.safetensors' instead; not read",
         "model.safetensors.index.json": "loaders pick 'model.safetensors' instead; not read",
         "onnx/model.onnx": "format not read yet (ONNX)",
-        "pytorch_model.bin": "format not read yet (PyTorch pickle)",
+        "pytorch_model.bin": "loaders pick 'model.safetensors' instead; not read",
         "training_args.bin": "training state, not weights; not read",
     }
 
