@@ -5,7 +5,7 @@ import numpy as np
 from scanner.records import DriftFacts, Relation, TensorDrift
 
 CODED_SHARE = 0.5
-"""Share of the compared parameters that has to lie in codes."""
+"""Share of the parameters in tensors that changed that has to lie in codes."""
 MOST_RATIO = 3.0
 """Median error energy over the expected, up to which quantising alone explains the change. Measured: 0.75 to 1.1 for
 every scheme and kind that is read, importance matrices included; a fine-tune of the same encoder in 8 bits has over a
@@ -29,7 +29,7 @@ def coded_relation(drift: DriftFacts | None) -> tuple[Relation, str] | None:
     if changed and all(_only_cast(tensor) for tensor in changed):
         return "quantized", "Every change is the rounding of a cast to fewer bits."
     coded = [tensor for tensor in tensors if tensor.coding is not None]
-    if not coded or sum(t.count for t in coded) < CODED_SHARE * sum(t.count for t in tensors):
+    if not coded or sum(t.count for t in coded if t.changed) < CODED_SHARE * sum(t.count for t in changed):
         return None
     ratios = [t.coding.error_ratio for t in coded if t.coding is not None and t.coding.error_ratio is not None]
     if not ratios:
