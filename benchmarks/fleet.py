@@ -64,6 +64,8 @@ class Watched:
     seconds: float
     events: list[dict[str, Any]]
     memory: list[tuple[int, int, int]] = field(default_factory=list)
+    worker_cpu: dict[int, float] = field(default_factory=dict)
+    """CPU seconds of each worker by process id, its start included."""
 
     @property
     def end(self) -> dict[str, Any]:
@@ -101,9 +103,9 @@ def hubaudit_fleet(hub: SimulatedHub, name: str, *words: str, fresh: bool = True
         cwd=ROOT,
     )
     events: list[dict[str, Any]] = []
-    memory: list[tuple[int, int, int]] = []
+    watched = Watched(ledger=path, seconds=0.0, events=events)
     over = threading.Event()
-    sampler = threading.Thread(target=_sample, args=(driver.pid, events, memory, over), daemon=True)
+    sampler = threading.Thread(target=_sample, args=(driver.pid, watched, over), daemon=True)
     sampler.start()
     assert driver.stderr is not None
     for line in driver.stderr:
@@ -114,7 +116,8 @@ def hubaudit_fleet(hub: SimulatedHub, name: str, *words: str, fresh: bool = True
     driver.wait()
     over.set()
     sampler.join()
-    return Watched(ledger=path, seconds=time.perf_counter() - began, events=events, memory=memory)
+    watched.seconds = time.perf_counter() - began
+    return watched
 
 
 def environment_of(endpoint: str) -> dict[str, str]:
@@ -130,13 +133,16 @@ def environment_of(endpoint: str) -> dict[str, str]:
     return {**quiet, "HF_ENDPOINT": endpoint, "HUBAUDIT_PATIENCE": "1", "HUBAUDIT_TIMEOUT": "20"} if endpoint else quiet
 
 
-def _sample(pid: int, events: list[Any], memory: list[tuple[int, int, int]], over: threading.Event) -> None:
+def _sample(pid: int, watched: Watched, over: threading.Event) -> None:
     driver = psutil.Process(pid)
     while not over.wait(1.0):
         try:
             workers = [child for child in driver.children() if "spawn_main" in " ".join(child.cmdline())]
             largest = max((child.memory_info().rss for child in workers), default=0)
-            memory.append((len(events), driver.memory_info().rss, largest))
+            watched.memory.append((len(watched.events), driver.memory_info().rss, largest))
+            for child in workers:
+                times = child.cpu_times()
+                watched.worker_cpu[child.pid] = times.user + times.system
         except psutil.Error:
             continue
 
@@ -167,7 +173,8 @@ def run_whole(population: Population, options: argparse.Namespace) -> dict[str, 
     kinds = {one.repo_id: one.kind for one in population.members}
     jobs = len(population.members)
     scan_seconds = statistics.mean(event["seconds"] for event in watched.answers if event["event"] == "scanned")
-    driver_seconds = watched.end["driver_seconds"] / len(watched.answers)
+    driver_cpu = watched.end["driver_cpu_seconds"] / len(watched.answers)
+    worker_cpu = sum(watched.worker_cpu.values()) / len(watched.answers)
     settled = [row for row in watched.memory if row[0] > 0.1 * jobs]
     quarter = max(1, len(settled) // 4)
     return {
@@ -183,8 +190,10 @@ def run_whole(population: Population, options: argparse.Namespace) -> dict[str, 
         "wrong_verdicts": wrong,
         "server_crashes": len(crashes),
         "mean_scan_seconds": scan_seconds,
-        "driver_seconds_per_job": driver_seconds,
-        "overhead": driver_seconds / scan_seconds,
+        "driver_seconds_per_job": watched.end["driver_seconds"] / len(watched.answers),
+        "driver_cpu_per_job": driver_cpu,
+        "worker_cpu_per_job": worker_cpu,
+        "overhead": driver_cpu / worker_cpu,
         "requests_per_repo": seen["requests"] / jobs,
         "requests_per_repo_listed": listed / jobs,
         "bytes_per_repo": seen["bytes"] / jobs,
@@ -312,6 +321,8 @@ def run_shared(_population: Population, options: argparse.Namespace) -> dict[str
             watched = hubaudit_fleet(hub, "shared", "--author", AUTHOR, "--workers", "2", "--threads", "2", *words)
             found[f"base_bytes_sent_{word}"] = hub.ask("log", path="/base/b00/resolve/")["bytes"]
             found[f"seconds_{word}"] = watched.seconds
+            found[f"worker_cpu_{word}"] = sum(watched.worker_cpu.values())
+            found[f"compared_bytes_{word}"] = sum(event.get("bytes_read", 0) for event in watched.answers)
     found["times_read"] = found["base_bytes_sent_with_cache"] / size
     return found
 

@@ -224,14 +224,14 @@ def _server(population: Population, settings: dict[str, Any], pipe: Connection) 
         for folder in sorted(population.root.glob("base/*")):
             hub.add_repo(f"base/{folder.name}", folder=folder)
         for one in population.members:
-            hub.add_repo(
+            head = hub.add_repo(
                 one.repo_id,
                 folder=population.root / one.repo_id,
                 gated="manual" if one.kind == "gated" else False,
                 disabled=one.kind == "disabled",
             )
             if one.kind == "unreachable-weights":
-                hub.faults.add(Status(code=503), path=f"/{one.repo_id}/resolve/", times=FOR_EVER)
+                hub.faults.add(Status(code=503), path=f"/{one.repo_id}/resolve/{head}/model", times=FOR_EVER)
         pipe.send(hub.endpoint)
         while True:
             what, values = pipe.recv()
@@ -261,7 +261,7 @@ def _answer(hub: Any, what: str, values: dict[str, Any]) -> Any:
                 "requests": len(records),
                 "bytes": sum(record.sent for record in records),
                 "statuses": dict(Counter(record.status for record in records)),
-                "repos": dict(by_repo), "targets": [(r.method, r.target[:110]) for r in records[:40]],
+                "repos": dict(by_repo),
             }
         case "crashes":
             return hub.crashes

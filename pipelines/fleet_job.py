@@ -20,7 +20,7 @@ from pipelines.budget import BorrowedBudget, BudgetAddress
 from pipelines.engines.seam import Answer, Failed, Noted, ScanJob, Scanned, Unchanged, Work
 from reports.json_v1 import dump
 from scanner.base_cache import BaseCache
-from scanner.errors import HubAuditError
+from scanner.errors import HubAuditError, HubRateLimited, RepoUnavailable
 from scanner.refs import RepoSpec
 from scanner.shared_hub import SharedHub
 
@@ -118,7 +118,11 @@ def scan(
 
 
 def _still(job: ScanJob, head: str, hub: SharedHub) -> bool:
-    """Whether every head that the last scan looked up is where it was, the subject's first."""
+    """Whether every head that the last scan looked up is where it was, the subject's first.
+
+    Raises:
+        HubUnreachable, HubRateLimited: the Hub cannot be asked.
+    """
     if job.known.get(job.repo_id, job.known.get(f"{job.repo_id}@{job.wanted}")) != head:
         return False
     for name, commit in job.known.items():
@@ -126,10 +130,12 @@ def _still(job: ScanJob, head: str, hub: SharedHub) -> bool:
         if repo_id == job.repo_id:
             continue
         try:
-            ref = hub.resolve(RepoSpec(text=name, repo_id=repo_id, revision=revision or None))
-        except HubAuditError:
-            return False
-        if ref.revision != commit:
+            found = str(hub.resolve(RepoSpec(text=name, repo_id=repo_id, revision=revision or None)).revision)
+        except HubRateLimited:
+            raise
+        except RepoUnavailable:
+            found = ""
+        if found != commit:
             return False
     return True
 

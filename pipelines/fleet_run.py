@@ -240,7 +240,13 @@ def _engine(entry: Entry, ledger: Path, resources: Resources) -> Engine:
         from pipelines.engines.ray import RayEngine
     except ImportError as error:
         raise CouldNotConclude("The engine ray needs Ray; install it with `pip install 'hubaudit[ray]'`.") from error
-    return RayEngine(plan, workers=resources.workers, address=resources.ray_address, job_seconds=resources.job_seconds)
+    return RayEngine(
+        plan,
+        workers=resources.workers,
+        address=resources.ray_address,
+        memory_bytes=resources.memory_bytes,
+        job_seconds=resources.job_seconds,
+    )
 
 
 def _own_address() -> str:

@@ -266,12 +266,12 @@ class Heads:
         self._heads: dict[str, str | None] = {}
 
     def still(self, pins: Mapping[str, str]) -> bool:
-        """Whether every repository is at its pinned commit; one that is gone is not.
+        """Whether every repository is at its pinned commit ("" for one that was not there, and still is not).
 
         Raises:
             HubUnreachable, HubRateLimited: the Hub cannot be asked.
         """
-        return all(self._head(name) == commit for name, commit in pins.items())
+        return all((self._head(name) or "") == commit for name, commit in pins.items())
 
     def _head(self, name: str) -> str | None:
         if name not in self._heads:

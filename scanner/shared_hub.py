@@ -72,7 +72,7 @@ class SharedHub(Hub):
         """
         super().__init__(endpoint, token, **limits)
         self.pins: dict[str, str] = {}
-        """Repository (with ``@revision`` where one was asked for) → commit, of all heads looked up."""
+        """Repository (with ``@revision`` where one was asked for) → commit, of all heads looked up; "" for none."""
         self.trouble: str | None = None
         """The last sign that the Hub could not be reached, also where the scan went on without the answer."""
         self._subject = subject
@@ -89,14 +89,16 @@ class SharedHub(Hub):
         """Pin a spec; the subject's listed head and foreign heads already pinned in this run cost nothing."""
         if spec.repo_id is None:
             return super().resolve(spec)
+        name = f"{spec.repo_id}@{spec.revision}" if spec.revision else spec.repo_id
         if spec.repo_id == self._subject:
             ref = self._resolve_subject(spec)
             self._subjects.add(ref)
-        elif self._cache is None:
-            ref = super().resolve(spec)
         else:
-            ref = self._resolve_foreign(spec, self._cache)
-        name = f"{spec.repo_id}@{spec.revision}" if spec.revision else spec.repo_id
+            try:
+                ref = super().resolve(spec) if self._cache is None else self._resolve_foreign(spec, self._cache)
+            except _LASTING:
+                self.pins[name] = ""
+                raise
         self.pins[name] = str(ref.revision)
         return ref
 

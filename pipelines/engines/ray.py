@@ -10,7 +10,6 @@ import fcntl
 import os
 import socket
 import sys
-import tempfile
 import time
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,7 @@ import ray
 from ray.exceptions import RayError, TaskCancelledError
 
 from pipelines.engines.seam import Died, Finished, Returned, ScanJob, decode
-from pipelines.engines.worker import JobThreads, WorkerPlan
+from pipelines.engines.worker import JobThreads, WorkerPlan, leave_folder
 from scanner.errors import CouldNotConclude
 
 HEALTH_SECONDS: Final = 1.0
@@ -43,7 +42,7 @@ class RayWorker:
         """Take the workers' lock, where there is one, and become able to work."""
         if plan.lock is not None:
             fcntl.flock(os.open(plan.lock, os.O_RDWR | os.O_CREAT, 0o644), fcntl.LOCK_SH)
-        os.chdir(tempfile.mkdtemp(prefix="hubaudit-"))
+        leave_folder(plan)
         self._threads = JobThreads(plan.entry.open(), spool=plan.spool)
 
     def pid(self) -> int:

@@ -50,9 +50,9 @@ class Scanned:
     """A finished scan: the figures that a ledger is asked for, and the report itself.
 
     ``pins`` maps every repository whose head was looked up (the subject, its base, the base's ancestors) to the
-    commit that was found. ``digest`` is the SHA-256 of the report without ``created_at`` and ``runtime``: what was
-    measured, not when and how fast. ``report`` is the JSON of ``reports.json_v1``, compressed by zlib. ``trouble``
-    says that a part was left out because the Hub could not be reached: a scan worth repeating.
+    commit that was found, "" where there was none. ``digest`` is the SHA-256 of the report without ``created_at`` and
+    ``runtime``: what was measured, not when and how fast. ``report`` is the JSON of ``reports.json_v1``, compressed by
+    zlib. ``trouble`` says that a part was left out because the Hub could not be reached: a scan worth repeating.
     """
 
     repo_id: str

@@ -81,13 +81,15 @@ def run(plan: WorkerPlan, jobs: Connection, life: Connection) -> None:
     if plan.lock is not None:
         fcntl.flock(os.open(plan.lock, os.O_RDWR | os.O_CREAT, 0o644), fcntl.LOCK_SH)
     threading.Thread(target=_end_with, args=(life,), daemon=True, name="life").start()
-    # Names in a card are never folders here: there are none.
-    os.chdir(tempfile.mkdtemp(prefix="hubaudit-"))
+    leave_folder(plan)
     with contextlib.suppress(EOFError, OSError):
         _Worker(plan, jobs).serve()
-    with contextlib.suppress(OSError):
-        Path.cwd().rmdir()
     os._exit(0)  # threads may still wait for the network on behalf of nobody
+
+
+def leave_folder(plan: WorkerPlan) -> None:
+    """Go where no folder can be taken for a model of the same name: the spool holds files alone."""
+    os.chdir(plan.spool or tempfile.mkdtemp(prefix="hubaudit-"))
 
 
 class _Worker:

@@ -111,6 +111,19 @@ def test_what_has_no_base_and_what_lies_still_give_a_report(work: Callable[..., 
     assert broken.problem
 
 
+def test_a_base_that_was_missing_is_looked_for_again(server: LocalHub, work: Callable[..., Work], family: Path) -> None:
+    card = "---\nbase_model: pico/later\n---\n"
+    server.add_repo("pico/early", {"README.md": card}, folder=family / "pico" / "honest")
+    first = work()(job("pico/early"))
+    assert isinstance(first, Scanned)
+    assert (first.ending, first.pins["pico/later"]) == ("could_not_conclude", "")
+    assert isinstance(work(run="2")(job("pico/early", known=first.pins)), Unchanged)
+    server.add_repo("pico/later", folder=family / "pico" / "base")
+    again = work(run="3")(job("pico/early", known=first.pins))
+    assert isinstance(again, Scanned)
+    assert again.status == "verified"
+
+
 def test_an_unreachable_hub_is_worth_another_try(server: LocalHub, work: Callable[..., Work]) -> None:
     server.faults.add(Status(code=503), path="/api/models/pico/twin", times=FOR_EVER)
     found = work()(job("pico/twin"))

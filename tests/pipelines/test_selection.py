@@ -175,6 +175,8 @@ def test_heads_are_looked_up_once(server: LocalHub) -> None:
     assert heads.still({"org/base": base})
     assert not heads.still({"org/base": "0" * 40})
     assert not heads.still({"org/nobody": base})
+    assert heads.still({"org/nobody": ""})
+    assert not heads.still({"org/base": ""})
     assert heads.still({"org/base@main": base})
     assert len(server.log) == 3
 
