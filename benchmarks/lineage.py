@@ -2,7 +2,7 @@
 
 First ``python -m benchmarks.lineages.train`` trains the models. Every pair of one architecture has the same
 configuration. Answers go line by line to ``build/lineages/pairs.jsonl`` (a repeated run skips what is there); the
-statistics go to ``benchmarks/results/lineage.json``, the table of ``docs/benchmarks.md`` to standard output.
+statistics go to ``benchmarks/results/lineage.json``, the section on lineage of ``docs/benchmarks.md`` is written anew.
 
 Classes of pairs (base, candidate):
 
@@ -28,6 +28,7 @@ from typing import Any
 from scipy.special import betaincinv
 
 from benchmarks.lineages.derived import DERIVED, derive
+from benchmarks.lineages.page import write_page
 from benchmarks.lineages.plan import FAMILIES
 from benchmarks.lineages.train import BANK, RECORD
 from scanner.alignment import align
@@ -82,6 +83,7 @@ def main() -> None:
     statistics = summarise(list(known.values())) | {"parents": parents(arguments.bank)}
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(statistics, indent=1) + "\n")
+    write_page(statistics, table(statistics))
     print(table(statistics))
 
 
