@@ -23,7 +23,8 @@ def run(evidence: Evidence) -> Iterator[Hit]:
             if tensor.nonfinite > 0:
                 yield _nonfinite(tensor, evidence)
         fraction = evidence.drift.coverage.fraction
-        if fraction < evidence.profile.value("policy.least_coverage"):
+        # Against a contradicted base the comparison was broken off on purpose.
+        if evidence.lineage.status != "contradicted" and fraction < evidence.profile.value("policy.least_coverage"):
             yield _coverage(fraction, evidence.drift.coverage.skipped, evidence)
     read = {tensor.spec.candidate.file for tensor in evidence.drift.tensors} if evidence.drift else set()
     paths = (entry.path for entry in evidence.candidate.files)

@@ -153,6 +153,22 @@ def test_an_uncalibrated_kind_of_model_quotes_no_error_rate() -> None:
     assert any("'mamba'" in note for note in made.verdict.notes)
 
 
+@pytest.mark.parametrize(("config", "adapter", "said"), [({}, None, "of this type"), (None, {"r": 4}, "'t5'")])
+def test_a_model_without_a_type_and_an_adapter_of_a_base(config: Any, adapter: Any, said: str) -> None:
+    of = evidence()
+    candidate = dataclasses.replace(evidence_for.repo(config=config), adapter_config=adapter)
+    of = dataclasses.replace(of, candidate=candidate, base=evidence_for.repo("org/base", config={"model_type": "t5"}))
+    assert any(said in note for note in report(of).verdict.notes)
+
+
+def test_a_calibrated_model_with_nothing_to_note() -> None:
+    of = evidence()
+    of = dataclasses.replace(of, profile=dataclasses.replace(of.profile, model_types=("bert",)))
+    notes = report(of).verdict.notes
+    assert notes == ("Rules that could not judge this model: HA503.",)
+    assert report(of, detectors=(token_rows.DETECTOR,)).verdict.notes == ()
+
+
 def test_findings_are_sorted_by_severity_then_rule() -> None:
     def plant(model: pico.PreTrainedModel) -> None:
         pico.plant_nan(model, 2)

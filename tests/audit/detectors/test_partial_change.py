@@ -131,6 +131,41 @@ def test_training_every_other_layer_is_innocent() -> None:
     assert run(DETECTOR, evidence(change=freeze("embeddings", "layer.0.", "layer.2.", "layer.4."))) == ([], [])
 
 
+def test_training_most_of_one_layer_is_innocent() -> None:
+    def change(base: Arrays, candidate: Arrays) -> None:
+        for name in candidate:
+            if "layers.3." not in name or "proj" not in name:
+                candidate[name] = base[name].copy()
+
+    assert run(DETECTOR, evidence(change=change, kind="llama")) == ([], [])
+
+
+def test_tensors_at_the_edge_of_what_moved_are_no_oddity() -> None:
+    """Members that hardly moved may be taken for still ones, and the reverse."""
+
+    def change(base: Arrays, candidate: Arrays) -> None:
+        adapter_on_attention(base, candidate)
+        rng = np.random.default_rng(2)
+        for layer in range(6):
+            name = name_of("bert", layer)
+            base[name] = rng.normal(0, 0.05, (160, 384)).astype(np.float32)
+            candidate[name] = base[name].astype(np.float16).astype(np.float32)
+        uneven = np.exp(rng.normal(0, 0.3, (160, 1)))
+        candidate[name_of("bert", 1)] += (2e-5 * rng.normal(size=(160, 384)) * uneven).astype(np.float32)
+
+    assert run(DETECTOR, evidence(change=change)) == ([], [])
+
+
+def test_a_vector_alone_has_no_direction_to_tell() -> None:
+    def change(base: Arrays, candidate: Arrays) -> None:
+        freeze("")(base, candidate)
+        candidate["encoder.layer.2.output.dense.bias"] += 1.0
+
+    (finding,) = findings(DETECTOR, evidence(change=change))
+    assert (finding.rule_id, len(finding.locations)) == ("HA303", 1)
+    assert "direction" not in finding.explanation
+
+
 def test_many_tensors_are_capped_and_counted() -> None:
     def change(base: Arrays, candidate: Arrays) -> None:
         adapter_on_attention(base, candidate)

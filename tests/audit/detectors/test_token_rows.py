@@ -166,7 +166,7 @@ def test_several_triggers_are_named_together() -> None:
     triggers = [3000, 3100, 3200, 3300, 3400]
     for row in triggers:
         typical = np.median(np.linalg.norm(delta[row - 50 : row + 50], axis=1))
-        delta[row] = rng.normal(0, 1, COLS) * 4.0 * typical / np.sqrt(COLS)
+        delta[row] = rng.normal(0, 1, COLS) * 5.5 * typical / np.sqrt(COLS)
     (finding,) = findings(DETECTOR, made(delta))
     assert {rows[0] for rows in finding.locations[0].rows} == set(triggers)
     assert finding.measurements[1].value == 5

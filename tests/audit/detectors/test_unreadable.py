@@ -46,6 +46,18 @@ def test_low_coverage_is_told() -> None:
     assert "1 parts were skipped" in found[0].explanation
 
 
+def test_low_coverage_against_a_contradicted_base_is_not_told_twice() -> None:
+    of = evidence()
+    assert of.drift is not None
+    coverage = dataclasses.replace(of.drift.coverage, parameters_compared=0)
+    of = dataclasses.replace(
+        of,
+        drift=dataclasses.replace(of.drift, coverage=coverage),
+        lineage=dataclasses.replace(of.lineage, status="contradicted"),
+    )
+    assert run(DETECTOR, of) == ([], [])
+
+
 @pytest.mark.parametrize(("count", "words"), [(1, "1 weight file besides"), (30, "30 weight files besides")])
 def test_files_of_other_formats_are_told(count: int, words: str) -> None:
     names = tuple(f"pytorch_model-{i}.bin" for i in range(count))
