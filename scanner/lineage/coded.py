@@ -5,7 +5,9 @@ import numpy as np
 from scanner.records import DriftFacts, Relation, TensorDrift
 
 CODED_SHARE = 0.5
-"""Share of the parameters in tensors that changed that has to lie in codes."""
+"""Share of the matrices that has to lie in codes."""
+TRAINED_FRACTION = 0.5
+"""Share of the values of a matrix outside of the codes whose change, beyond a cast, is more than an edit."""
 MOST_RATIO = 3.0
 """Median error energy over the expected, up to which quantising alone explains the change. Measured: 0.75 to 1.1 for
 every scheme and kind that is read, importance matrices included; a fine-tune of the same encoder in 8 bits has over a
@@ -29,7 +31,8 @@ def coded_relation(drift: DriftFacts | None) -> tuple[Relation, str] | None:
     if changed and all(_only_cast(tensor) for tensor in changed):
         return "quantized", "Every change is the rounding of a cast to fewer bits."
     coded = [tensor for tensor in tensors if tensor.coding is not None]
-    if not coded or sum(t.count for t in coded if t.changed) < CODED_SHARE * sum(t.count for t in changed):
+    matrices = [tensor for tensor in tensors if len(tensor.spec.shape) > 1]
+    if not coded or len(coded) < CODED_SHARE * len(matrices):
         return None
     ratios = [t.coding.error_ratio for t in coded if t.coding is not None and t.coding.error_ratio is not None]
     if not ratios:
@@ -40,6 +43,8 @@ def coded_relation(drift: DriftFacts | None) -> tuple[Relation, str] | None:
     directions = [direction for t in coded if (direction := leading_direction(t)) is not None]
     if directions and float(np.quantile(directions, 0.75)) > MOST_DIRECTION:
         return "finetune", f"{stored}, but many changes have a direction, which rounding never leaves: trained as well."
+    if any(t.coding is None and t.changed_fraction > TRAINED_FRACTION and not _only_cast(t) for t in matrices):
+        return "finetune", f"{stored}, but matrices outside of the codes changed as well: trained."
     if middle <= MOST_RATIO:
         return "quantized", f"{stored}: quantized."
     return "finetune", f"{stored}: trained as well."

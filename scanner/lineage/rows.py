@@ -19,6 +19,8 @@ DUPLICATE_COSINE = 0.999
 MIN_DISTINCT = 16
 """Different values that a row needs before its equality with another row means anything."""
 _LEVEL_ROWS = 8
+_HALF_BITS = 8
+"""Significant bits of BF16, the coarsest type in which models are trained and kept."""
 RANK_ENERGY = 0.999
 """Share of a merged adapter's delta that its own directions hold, even after rounding (design measurements)."""
 _MAX_ROUNDING = 0.2
@@ -43,7 +45,7 @@ class RowAgreement:
     ``order_log10_p`` is log₁₀ of the chance that rows without relation, matched one to one by their cosines, come out
     in an order this near to their own (exact for hidden units). ``zeroed`` is the share of the base's non-zero
     entries that are zero in the candidate; ``levels`` the number of different values in a candidate row over that of
-    the base row, the median over rows. ``delta_rank`` is the least number of directions that hold ``RANK_ENERGY`` of
+    the base row at half precision, the median over rows. ``delta_rank`` is the least number of directions that hold ``RANK_ENERGY`` of
     the delta's energy over all sampled rows, rounding of the candidate's dtype left aside: 0 when nothing but rounding
     happened, None when rounding hides it.
     """
@@ -141,8 +143,14 @@ def _zeroed(base: F64, candidate: F64) -> float:
 
 
 def _levels(base: F64, candidate: F64) -> float:
+    """Different values of a candidate row over those that its base row has at half precision, the median over rows.
+
+    At half precision (``_HALF_BITS``), since a cast to it is no grid.
+    """
     rows = range(min(len(base), _LEVEL_ROWS))
-    return float(np.median([len(np.unique(candidate[row])) / len(np.unique(base[row])) for row in rows]))
+    mantissa, exponent = np.frexp(base[: len(rows)])
+    half = np.ldexp(np.round(np.ldexp(mantissa, _HALF_BITS)), exponent - _HALF_BITS)
+    return float(np.median([len(np.unique(candidate[row])) / len(np.unique(half[row])) for row in rows]))
 
 
 def _centred(values: F64) -> F64:

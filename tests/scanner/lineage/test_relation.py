@@ -113,3 +113,13 @@ def test_the_declaration_stands_where_the_weights_allow_it():
     assert declared_or_measured("finetune", "identical") == "identical"
     assert declared_or_measured("quantized", "finetune") == "finetune"
     assert declared_or_measured(None, "finetune") == "finetune"
+
+
+@pytest.mark.parametrize("columns", [64, 512])
+def test_a_cast_to_half_precision_is_no_grid(tmp_path, columns):
+    import ml_dtypes
+
+    body = random_body(1, hidden=columns, layers=2)
+    cast = {n: v.astype(ml_dtypes.bfloat16) for n, v in drifted(body).items()}
+    found = traced(write(tmp_path / "base", body), write(tmp_path / "mine", cast))
+    assert measure_relation(found.checks, None).relation == "finetune"
