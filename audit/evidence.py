@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from audit.records import Finding, Severity, SkipRecord
 from audit.thresholds import Profile
-from scanner.records import DriftFacts, Lineage, RepoFacts, TokenTable
+from scanner.records import DriftFacts, Lineage, PickleImports, RepoFacts, TokenTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +14,7 @@ class Evidence:
     """The facts of one audit and the profile they are judged by.
 
     ``drift`` and ``tokens`` are None when the weights or the tokenizer could not be read; ``base`` holds the facts
-    of the base's repository when there is one.
+    of the base's repository when there is one. ``pickles`` lists the files that import more than weights need.
     """
 
     candidate: RepoFacts
@@ -23,6 +23,7 @@ class Evidence:
     drift: DriftFacts | None
     tokens: TokenTable | None
     profile: Profile
+    pickles: tuple[PickleImports, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from audit.detectors import (
     relation,
     token_rows,
     unreadable,
+    unsafe_files,
     vectors,
 )
 from audit.evidence import Detector, Rule
@@ -21,6 +22,7 @@ DETECTORS: tuple[Detector, ...] = (
     lineage.DETECTOR,
     relation.DETECTOR,
     unreadable.DETECTOR,
+    unsafe_files.DETECTOR,
     token_rows.DETECTOR,
     partial_change.DETECTOR,
     isolated_change.DETECTOR,

@@ -139,6 +139,7 @@ def audit_repo(
     from pipelines.parentage import second_opinion
     from scanner.lineage.revision import nearest_revision
     from scanner.lineage.sampling import new_salt, sampling_seed
+    from scanner.pickles import inspect_pickles
 
     progress = progress or Quiet()
     progress.stage("reading the repository")
@@ -192,6 +193,8 @@ def audit_repo(
         tokens = read_pair_tokens(facts, base_facts, hub)
     except CouldNotConclude as error:
         skips.append(Skip(what="tokenizer", why=str(error)))
+    pickles, uninspected = inspect_pickles(facts, hub)
+    skips += uninspected
     evidence = Evidence(
         candidate=facts,
         base=base_facts,
@@ -199,6 +202,7 @@ def audit_repo(
         drift=drift,
         tokens=tokens,
         profile=profile or load_profile(),
+        pickles=pickles,
     )
     report = audit(
         evidence,

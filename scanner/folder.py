@@ -60,6 +60,25 @@ def read_file(folder: str, path: str, *, limit_bytes: int) -> bytes:
     return content
 
 
+def read_span(folder: str, path: str, start: int, end: int) -> bytes:
+    """Read the bytes ``start`` (included) to ``end`` (excluded) of a file, fewer where it ends before.
+
+    Raises:
+        FileNotFound: there is no such regular file, or the name leaves the folder.
+        RepoUnavailable: it cannot be read.
+    """
+    target = Path(folder, path)
+    if not is_plain_path(path) or _regular_size(target) is None:
+        raise FileNotFound(f"{shown(folder)} has no file {shown(path)}.")
+    try:
+        with target.open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)
+    except OSError as error:
+        reason = error.strerror or "unknown reason"
+        raise RepoUnavailable(f"{shown(path)} cannot be read: {reason}; check its permissions.") from error
+
+
 def _regular_size(path: Path) -> int | None:
     """The size in bytes, or None when it is not a regular file: opening a pipe would block for ever."""
     try:

@@ -146,6 +146,21 @@ class TokenTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PickleImports:
+    """What one pickle of the repository would import when opened, beyond what weights need.
+
+    ``dangerous`` names can act on the computer that opens the file, ``unknown`` ones nobody has judged; both are full
+    names, verbatim, bounded in number and length. ``computed`` is true when an import's name is put together while the
+    file is opened, so that it cannot be told.
+    """
+
+    path: str
+    dangerous: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    computed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """One number with its name and unit, as measured. Non-finite values never leave the scanner."""
 

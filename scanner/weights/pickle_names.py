@@ -1,15 +1,11 @@
 """What is known of PyTorch checkpoints by their names alone, without importing torch."""
 
-from collections.abc import Callable, Sequence
 from typing import Final
 
 PYTORCH: Final = "pytorch_model.bin"
 PYTORCH_INDEX: Final = "pytorch_model.bin.index.json"
 ADAPTER_BIN: Final = "adapter_model.bin"
 SUFFIXES: Final = (".bin", ".pt", ".pth")
-
-Read = Callable[[Sequence[tuple[int, int]]], list[bytes]]
-"""Byte ranges of one file (start included, end excluded) → their bytes, in the same order."""
 
 
 def is_pickled(path: str) -> bool:

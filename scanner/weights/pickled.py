@@ -19,15 +19,13 @@ from scanner.errors import CorruptWeights, CouldNotConclude, HubAuditError, Unsa
 from scanner.paths import shown
 from scanner.records import Skip, TensorMeta
 from scanner.weights.header import MAX_AXES, MAX_NAME_CHARS, MAX_TENSORS, Header
-from scanner.weights.pickle_names import Read
 from scanner.weights.strict_json import name_some
+from scanner.window import Read, Window
 
 MAX_DESCRIPTION_BYTES: Final = 64 << 20
 """Largest ``data.pkl``; the largest public shards have some 100 KB."""
 MAX_DIRECTORY_BYTES: Final = 64 << 20
 """Most that is read of the archive's table of contents."""
-_TAIL_BYTES: Final = 128 << 10
-"""Read first: holds the table of contents of some thousand storages."""
 _LOCAL_HEADER_BYTES: Final = 30
 _LOCAL_MAGIC: Final = b"PK\x03\x04"
 _PICKLE_MAGIC: Final = b"\x80"
@@ -76,7 +74,7 @@ def read_pickled_header(read: Read, file: str, file_size: int) -> Header:
     """
     _check_form(read, file, file_size)
     try:
-        archive = zipfile.ZipFile(_Window(read, file_size))
+        archive = zipfile.ZipFile(Window(read, file_size, limit_bytes=MAX_DIRECTORY_BYTES))
     except (zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeError) as error:
         raise _broken(file, "has no readable table of contents; it is cut short or damaged") from error
     members = _members(archive, file)
@@ -90,44 +88,6 @@ def read_pickled_header(read: Read, file: str, file_size: int) -> Header:
         )
     storages = {name.removeprefix("data/"): place for name, place in places.items() if name.startswith("data/")}
     return _header(*_load(raw["data.pkl"], storages, file), file)
-
-
-class _Window(io.RawIOBase):
-    """The file as ``zipfile`` wants it; the tail is read once."""
-
-    def __init__(self, read: Read, size: int) -> None:
-        super().__init__()
-        self._read, self._size, self._at, self._left = read, size, 0, MAX_DIRECTORY_BYTES
-        self._tail_start = max(0, size - _TAIL_BYTES)
-        (self._tail,) = read([(self._tail_start, size)])
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        if start + offset < 0:
-            raise ValueError("before the beginning")
-        self._at = start + offset
-        return self._at
-
-    def read(self, size: int | None = -1) -> bytes:
-        end = self._size if size is None or size < 0 else min(self._size, self._at + size)
-        start, self._at = self._at, max(self._at, end)
-        if end <= start:
-            return b""
-        self._left -= end - start
-        if self._left < 0:
-            raise ValueError("the table of contents is too long")
-        if start >= self._tail_start:
-            return self._tail[start - self._tail_start : end - self._tail_start]
-        return self._read([(start, end)])[0]
 
 
 def _broken(file: str, why: str) -> CorruptWeights:

@@ -21,10 +21,11 @@ from scanner.weights.header import FIRST_READ_BYTES, LENGTH_BYTES, Header, heade
 from scanner.weights.layout import Layout
 from scanner.weights.mapping import MappedFile, file_size, open_weights, unreadable
 from scanner.weights.panels import Panel, locate_panel, view_values
-from scanner.weights.pickle_names import Read, is_pickled
+from scanner.weights.pickle_names import is_pickled
 from scanner.weights.ranges import ByteRange, RangeReader
 from scanner.weights.shards import collect_headers, join_tables
 from scanner.weights.source import Block, BlockRequest
+from scanner.window import Read
 
 MAPPED_FILES: Final = 4
 """Files mapped at once; a checkpoint of hundreds of shards must not use up the file handles."""
