@@ -15,10 +15,10 @@ _MADE = """
 Llama and GPT-2; three layers, 64 wide, 512 tokens) on made-up languages, 300 steps of AdamW each: all of one
 architecture with the *identical* configuration, each with another random start. Four of each get six descendants
 (two fine-tunes, an instruct model, continued pre-training, and a child of each of the last two); descendants are
-altered in eight ways that keep descent. The MiniLM encoder and its fine-tunes (`benchmarks/zoo`) join as a real
-family, with an encoder of the same configuration that was trained anew. `nice python -m benchmarks.lineage` runs the
-checks of a scan on each pair (one fixed seed of sampling), goes on where it was interrupted, and writes
-`benchmarks/results/lineage.json` and this section.
+altered in eight ways that keep descent. The MiniLM encoder and its fine-tunes (`benchmarks/zoo`, honest and
+attacked) join as a real family, with an encoder of the same configuration that was trained anew. `nice python -m
+benchmarks.lineage` runs the checks of a scan on each pair (one fixed seed of sampling), goes on where it was
+interrupted, and writes `benchmarks/results/lineage.json` and this section.
 """
 _READING = """
 Intervals are Clopper-Pearson's, two-sided, 95 %. They treat pairs as independent, which pairs that share a model are

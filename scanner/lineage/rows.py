@@ -36,18 +36,18 @@ class RowAgreement:
 
     ``cosine`` is the median over rows of the cosine between a candidate row and the base row of the same index, both
     centred. ``null_sd`` is the standard deviation of the cosines between rows of *different* index: under
-    independence √n·cos(Wᵢ, W′ᵢ) ~ N(0, 1) for n free columns, and rows of different index measure that
-    spread with whatever structure the columns have. ``matched`` is the share of candidate rows whose nearest base
-    row, among those sampled, is their own; by chance 1 / ``rows``. ``norm_correlation`` is the correlation of log row
-    norms over rows: it survives a rotation or permutation of the columns, which the cosine does not.
-    ``relative_drift`` is ‖candidate − base‖ / ‖base‖ over the sample, uncentred. ``identical`` says that all values
-    are equal, ``identical_rows`` in how many rows they are (rows of at least ``MIN_DISTINCT`` different values).
+    independence √n·cos(Wᵢ, W′ᵢ) ~ N(0, 1) for n free columns, and rows of different index measure that spread with
+    whatever structure the columns have. ``matched`` is the share of candidate rows whose nearest base row, among
+    those sampled, is their own; by chance 1 / ``rows``. ``norm_correlation`` is the correlation of log row norms over
+    rows: it survives a rotation or permutation of the columns, which the cosine does not. ``relative_drift`` is
+    ‖candidate − base‖ / ‖base‖ over the sample, uncentred. ``identical`` says that all values are equal,
+    ``identical_rows`` in how many rows they are (rows of at least ``MIN_DISTINCT`` different values).
     ``order_log10_p`` is log₁₀ of the chance that rows without relation, matched one to one by their cosines, come out
     in an order this near to their own (exact for hidden units). ``zeroed`` is the share of the base's non-zero
     entries that are zero in the candidate; ``levels`` the number of different values in a candidate row over that of
-    the base row at half precision, the median over rows. ``delta_rank`` is the least number of directions that hold ``RANK_ENERGY`` of
-    the delta's energy over all sampled rows, rounding of the candidate's dtype left aside: 0 when nothing but rounding
-    happened, None when rounding hides it.
+    the base row at half precision, the median over rows. ``delta_rank`` is the least number of directions that hold
+    ``RANK_ENERGY`` of the delta's energy over all sampled rows, rounding of the candidate's dtype left aside: 0 when
+    nothing but rounding happened, None when rounding hides it.
     """
 
     rows: int
