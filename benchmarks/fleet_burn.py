@@ -33,7 +33,8 @@ def rate(folder: Path, *, workers: int, jobs: int) -> float:
     from pipelines.fleet import Driver
     from pipelines.fleet_progress import Silent
     from pipelines.fleet_run import ONE_CORE
-    from pipelines.ledger import Ledger, Wanted
+    from pipelines.ledger import Ledger
+    from pipelines.ledger_selection import Wanted
 
     path = folder / "burn.sqlite"
     for old in folder.glob("burn.sqlite*"):

@@ -27,7 +27,8 @@ from pipelines.engines.seam import (
     Unchanged,
     decode,
 )
-from pipelines.ledger import Ledger, Run
+from pipelines.ledger import Ledger
+from pipelines.ledger_selection import Run
 
 IDLE_SECONDS = 0.5
 """The longest that the loop waits before it looks at the stop signs again."""

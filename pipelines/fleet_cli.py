@@ -1,4 +1,4 @@
-"""``hubaudit fleet``: many repositories, resumable; and what can be asked of a ledger afterwards.
+"""``hubaudit fleet``: many repositories, resumable. What can be asked of a ledger is in ``fleet_ledger_cli``.
 
 Thin, like all of the command line: parses, calls one function, prints. Heavy imports stay inside the commands.
 """
@@ -7,33 +7,28 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pipelines.command import Exit, ends_with_a_sentence
+from pipelines.fleet_ledger_cli import COMMANDS, LEDGER, ledger_option, reading, stop_file_of
 from pipelines.settings import load_settings
 
 if TYPE_CHECKING:
     from pipelines.fleet import Observer
     from pipelines.fleet_plan import FleetPlan
     from pipelines.fleet_run import Resources, RunReport
-    from pipelines.ledger import Wanted
-    from pipelines.ledger_views import LedgerReader
+    from pipelines.ledger_selection import Wanted
     from pipelines.selection import Problems, Selection
 
-DEFAULT_LEDGER = Path("fleet.sqlite")
-LEDGER = click.Path(dir_okay=False, path_type=Path)
-OUTPUT = click.Path(dir_okay=False, path_type=Path, writable=True)
 MEGABYTE = 1_000_000
 _SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*([KMGT]?)(i?)B?", re.ASCII | re.IGNORECASE)
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]
@@ -50,12 +45,6 @@ class Size(click.ParamType):  # type: ignore[type-arg]
             self.fail(f"{value!r} is not a size; write 500MB or 20GB.", param, ctx)
         step = 1024 if match[3] else 1000
         return int(float(match[1]) * step ** " KMGT".index(match[2].upper() or " "))
-
-
-def _ledger_option(command: Command) -> Command:
-    return click.option(
-        "--ledger", type=LEDGER, default=DEFAULT_LEDGER, show_default=True, help="The SQLite file that keeps all."
-    )(command)
 
 
 @click.group(invoke_without_command=True)
@@ -107,7 +96,7 @@ def _ledger_option(command: Command) -> Command:
     show_default=True,
     help="The mildest verdict that exits with 1.",
 )
-@_ledger_option
+@ledger_option
 @click.pass_context
 @ends_with_a_sentence
 def fleet(context: click.Context, /, **options: Any) -> None:
@@ -140,111 +129,8 @@ def fleet(context: click.Context, /, **options: Any) -> None:
     raise SystemExit(int(_exit_code(report, options["fail_on"])))
 
 
-@fleet.command()
-@click.option("--format", "form", type=click.Choice(("text", "json")), default="text", show_default=True)
-@_ledger_option
-@ends_with_a_sentence
-def status(form: str, ledger: Path) -> None:
-    """Print how many repositories are done, failed and pending, and the worst."""
-    from pipelines.fleet_views import status_as_json, status_as_text
-
-    with _reading(ledger) as reader:
-        click.echo(json.dumps(status_as_json(reader)) if form == "json" else status_as_text(reader))
-
-
-@fleet.command()
-@click.argument("repos", nargs=-1)
-@click.option("--cause", metavar="ERROR", help="Only those that failed for this reason (see `status`).")
-@_ledger_option
-@ends_with_a_sentence
-def retry(repos: tuple[str, ...], cause: str | None, ledger: Path) -> None:
-    """Make failed repositories due again: all, those named, or those that failed for one cause."""
-    from pipelines.ledger import Ledger
-
-    with Ledger(ledger, create=False) as opened:
-        opened.recover(now=time.time())
-        changed = opened.retry(cause=cause, repo_ids=repos)
-    click.echo(f"{changed} due again; run `hubaudit fleet` with the same selection.")
-
-
-@fleet.command()
-@click.option("--parquet", type=OUTPUT, help="Write a Parquet file (needs pyarrow).")
-@click.option("--jsonl", type=OUTPUT, help="Write a line of JSON per repository.")
-@_ledger_option
-@ends_with_a_sentence
-def export(parquet: Path | None, jsonl: Path | None, ledger: Path) -> None:
-    """Write one row per repository, for analysis elsewhere."""
-    from pipelines.export import export_jsonl, export_parquet
-
-    if parquet is None and jsonl is None:
-        raise click.UsageError("give --parquet PATH, --jsonl PATH or both.")
-    with _reading(ledger) as reader:
-        for path, write in ((parquet, export_parquet), (jsonl, export_jsonl)):
-            if path is not None:
-                click.echo(f"{write(reader, path)} rows in {path}", err=True)
-
-
-@fleet.command()
-@click.option("--output", type=click.Path(path_type=Path), default=Path("fleet.html"), show_default=True)
-@click.option("--title", help="What to call the fleet.")
-@_ledger_option
-@ends_with_a_sentence
-def page(output: Path, title: str | None, ledger: Path) -> None:
-    """Write a one-page overview: the worst first, families, the trend over runs."""
-    from pipelines.fleet_views import overview, title_of
-    from pipelines.output import write_document
-    from reports.fleet_page import render_fleet
-
-    with _reading(ledger) as reader:
-        shown = overview(reader, title=title or title_of(ledger), now=datetime.now(UTC))
-    write_document(render_fleet(shown), str(output))
-
-
-@fleet.command()
-@click.argument("repo")
-@_ledger_option
-@ends_with_a_sentence
-def show(repo: str, ledger: Path) -> None:
-    """Print the report of REPO as JSON; `hubaudit report` renders it in any format."""
-    from pipelines.output import STDOUT, write_document
-
-    with _reading(ledger) as reader:
-        write_document(reader.report(repo), STDOUT)
-
-
-@fleet.command()
-@_ledger_option
-@ends_with_a_sentence
-def stop(ledger: Path) -> None:
-    """Ask the run that drives this ledger to finish what is in flight and end."""
-    path = _stop_file(ledger, None)
-    path.touch()
-    click.echo(f"{path} is there; the run ends soon. Remove it before the next run.")
-
-
-@fleet.command()
-@click.option("--publish-to", "repo", required=True, metavar="ORG/NAME", help="The dataset.")
-@click.option("--public", is_flag=True, help="For everybody to see; private when left out.")
-@click.option("--disclose", is_flag=True, help="With --public: severe findings as well. Tell the owners first.")
-@click.option("--jsonl", is_flag=True, help="JSON lines instead of Parquet.")
-@click.option("--yes", is_flag=True, help="Write to the Hub. Without it the change is only shown.")
-@_ledger_option
-@ends_with_a_sentence
-def publish(repo: str, public: bool, disclose: bool, jsonl: bool, yes: bool, ledger: Path) -> None:
-    """Publish the results as a dataset on the Hub; without --yes, only show what would be written."""
-    from pipelines.fleet_publish import plan_dataset, publish_dataset
-
-    settings = load_settings()
-    with _reading(ledger) as reader:
-        plan = plan_dataset(reader, repo, private=not public, disclose=disclose, parquet=not jsonl)
-        click.echo(plan.shown, nl=False)
-        if plan.blocked:
-            click.echo(f"hubaudit: {plan.blocked}", err=True)
-            raise SystemExit(int(Exit.FINDING))
-        if yes:
-            click.echo(publish_dataset(reader, plan, endpoint=settings.endpoint, token=settings.token))
-        else:
-            click.echo("hubaudit: dry run, nothing was written; add --yes to publish this.", err=True)
+for _command in COMMANDS:
+    fleet.add_command(_command)
 
 
 def _selection(options: dict[str, Any]) -> "Selection":
@@ -320,7 +206,7 @@ def _run(selection: "Selection", options: dict[str, Any], *, quiet: bool) -> "Ru
     from scanner.errors import CouldNotConclude
 
     path: Path = options["ledger"]
-    stop_file = _stop_file(path, options["stop_file"])
+    stop_file = stop_file_of(path, options["stop_file"])
     if stop_file.exists():
         raise CouldNotConclude(f"{stop_file} is there, which asks runs to stop; remove it first.")
     with ExitStack() as stack:
@@ -416,7 +302,7 @@ def _show_plan(selection: "Selection", options: dict[str, Any]) -> None:
     )
     problems, plan = Problems(), FleetPlan()
     with ExitStack() as stack:
-        reader = stack.enter_context(_reading(options["ledger"])) if options["ledger"].is_file() else None
+        reader = stack.enter_context(reading(options["ledger"])) if options["ledger"].is_file() else None
         narrowed = _since(selection, options["since"], reader.last_start() if reader else None)
 
         def counted() -> "Iterator[Wanted]":
@@ -485,15 +371,3 @@ def _arguments(options: dict[str, Any]) -> list[str]:
         if name in kept and value is not None and source is not click.core.ParameterSource.DEFAULT:
             arguments += [parameter.opts[0], str(value)]
     return arguments
-
-
-def _stop_file(ledger: Path, given: Path | None) -> Path:
-    return given or ledger.with_name(f"{ledger.name}.stop")
-
-
-@contextmanager
-def _reading(ledger: Path) -> Iterator["LedgerReader"]:
-    from pipelines.ledger_views import LedgerReader
-
-    with LedgerReader(ledger) as reader:
-        yield reader

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from pipelines.ledger import Wanted
+from pipelines.ledger_selection import Wanted
 from scanner.errors import HubAuditError
 from scanner.hub import Hub
 from scanner.refs import RepoSpec

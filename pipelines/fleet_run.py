@@ -19,8 +19,9 @@ from pipelines.engines.seam import Engine, Entry
 from pipelines.engines.worker import WorkerPlan
 from pipelines.fleet import Driver, FleetPatience, Observer, RunSummary, keep_spooled
 from pipelines.fleet_job import FleetSetup, rules_digest
-from pipelines.ledger import Ledger, Run
+from pipelines.ledger import Ledger
 from pipelines.ledger_file import worker_lock_path
+from pipelines.ledger_selection import Run
 from pipelines.ledger_views import Counts, LedgerReader
 from pipelines.selection import Heads, Problems, Selection, select
 from pipelines.settings import Settings, tool_version

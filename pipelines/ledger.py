@@ -14,48 +14,16 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 from pipelines.engines.seam import Died, Failed, ScanJob, Scanned, Unchanged
 from pipelines.ledger_file import DriverLock, ledger_errors, open_driver
+from pipelines.ledger_selection import Run, Wanted, batches, rank_due, select_one
 
 SELECT_BATCH = 1000
 """Selected repositories per transaction."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """One repository of a selection.
-
-    ``wanted`` is the revision asked for ("" for the head of main). ``listed`` (the head commit), ``size_bytes`` (of
-    the weights), ``family`` (the declared base) and ``described`` are what a listing said; None or empty where
-    nobody has asked the Hub yet.
-    """
-
-    repo_id: str
-    wanted: str = ""
-    listed: str | None = None
-    size_bytes: int | None = None
-    family: str | None = None
-    described: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
-    """One invocation.
-
-    ``salt`` is the secret number from which its scans draw the rows that they sample, ``started_at`` the Unix time
-    that its reports bear; both stay when it is ``resumed``, that is, when it goes on with one that did not end.
-    """
-
-    id: int
-    rules: str
-    tool: str
-    resumed: bool
-    salt: int = 0
-    started_at: float = 0.0
 
 
 class Ledger:
@@ -156,10 +124,10 @@ class Ledger:
         changed; ``retry`` does it by hand. What this very run has finished already is left alone.
         """
         entries = 0
-        for batch in _batches(wanted, SELECT_BATCH):
+        for batch in batches(wanted, SELECT_BATCH):
             with self.writing():
                 for one in batch:
-                    self._select(run, one, still)
+                    select_one(self._db, run, one, still)
             entries += len(batch)
         return entries
 
@@ -170,7 +138,7 @@ class Ledger:
         stays together, so that its base is read while the cache still holds it. Unknown sizes count as average.
         """
         with self.writing():
-            self._db.execute(_RANK, {"run": run.id})
+            rank_due(self._db, run)
 
     def claim(self, run: Run, limit: int, *, now: float) -> list[ScanJob]:
         """Claim up to ``limit`` jobs that are due, in order of rank, each with a new attempt."""
@@ -343,28 +311,6 @@ class Ledger:
         """The open database, for the queries of ``pipelines.ledger_views``."""
         return self._db
 
-    def _select(self, run: Run, one: Wanted, still: Callable[[Mapping[str, str]], bool]) -> None:
-        row = self._db.execute(_KNOWN, (one.repo_id, one.wanted)).fetchone()
-        described = json.dumps(dict(one.described), sort_keys=True)
-        if row is None:
-            self._db.execute(
-                "INSERT INTO jobs (repo_id, wanted, listed, size_bytes, family, described, run_id) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (one.repo_id, one.wanted, one.listed, one.size_bytes, one.family, described, run.id),
-            )
-            return
-        if row["settled_in"] == run.id or row["state"] == "claimed":
-            return
-        again = row["state"] == "due" or _is_due_again(run, one, row, still)
-        facts = (one.listed, one.size_bytes, one.family, described, run.id)
-        state = ("due", None) if again else (row["state"], run.id)
-        self._db.execute(
-            "UPDATE jobs SET listed = ?, size_bytes = COALESCE(?, size_bytes), family = COALESCE(?, family), "
-            "described = ?, run_id = ?, state = ?, settled_in = ?, "
-            "due_at = CASE WHEN ? THEN 0 ELSE due_at END, tries = CASE WHEN ? THEN 0 ELSE tries END WHERE id = ?",
-            (*facts, *state, not run.resumed, not run.resumed, row["id"]),
-        )
-
     def _settle(
         self,
         run: Run,
@@ -403,43 +349,12 @@ class Ledger:
 _APART = frozenset({"report", "pins", "findings", "trouble"})
 """Fields of a scan that are no columns of ``results``, or not as they are."""
 
-_KNOWN = """
-SELECT jobs.id, jobs.state, jobs.listed, jobs.settled_in, results.revision, results.pins, results.rules, results.tool,
-       runs.tool AS settled_tool
-FROM jobs LEFT JOIN results ON results.id = jobs.result_id LEFT JOIN runs ON runs.id = jobs.settled_in
-WHERE jobs.repo_id = ? AND jobs.wanted = ?
-"""
-
 _CLAIM = """
 SELECT jobs.*, results.pins, results.rules, results.tool
 FROM jobs LEFT JOIN results ON results.id = jobs.result_id
 WHERE jobs.run_id = :run AND jobs.state = 'due' AND jobs.due_at <= :now
 ORDER BY jobs.rank, jobs.id LIMIT :limit
 """
-
-_RANK = """
-WITH due AS (
-    SELECT id, COALESCE(family, 'job ' || id) AS family,
-           COALESCE(size_bytes, AVG(size_bytes) OVER (), 0) AS size
-    FROM jobs WHERE run_id = :run AND state = 'due'
-), led AS (
-    SELECT id, family, size, MAX(size) OVER (PARTITION BY family) AS largest FROM due
-), ordered AS (
-    SELECT id, ROW_NUMBER() OVER (ORDER BY largest DESC, family, size DESC, id) AS place FROM led
-)
-UPDATE jobs SET rank = ordered.place FROM ordered WHERE jobs.id = ordered.id
-"""
-
-
-def _is_due_again(run: Run, one: Wanted, row: sqlite3.Row, still: Callable[[Mapping[str, str]], bool]) -> bool:
-    """Whether a job that is done or failed has to be looked at again."""
-    if row["state"] == "failed":
-        return row["settled_tool"] != run.tool or (one.listed is not None and one.listed != row["listed"])
-    if (row["rules"], row["tool"]) != (run.rules, run.tool):
-        return True
-    if one.listed is None or one.listed != row["revision"]:
-        return True
-    return not still({repo: commit for repo, commit in json.loads(row["pins"]).items() if repo != one.repo_id})
 
 
 def _storable(value: Any) -> Any:
@@ -450,14 +365,3 @@ def _storable(value: Any) -> Any:
 def _row_id(cursor: sqlite3.Cursor) -> int:
     assert cursor.lastrowid is not None
     return cursor.lastrowid
-
-
-def _batches(items: Iterable[Wanted], size: int) -> Iterator[list[Wanted]]:
-    batch: list[Wanted] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from pipelines.ledger import Wanted
 from pipelines.ledger_file import LedgerError, damaged, ledger_errors, open_reader
+from pipelines.ledger_selection import Wanted
 
 MAX_REPORT_BYTES = 256 << 20
 OUTCOMES = ("fail", "review", "inconclusive", "pass")

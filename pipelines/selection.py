@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pipelines.ledger import Wanted
+from pipelines.ledger_selection import Wanted
 from scanner.errors import BadReference, HubAuditError, HubRateLimited, RepoUnavailable
 from scanner.hub import Hub
 from scanner.refs import RepoSpec, as_repo_id, parse_spec

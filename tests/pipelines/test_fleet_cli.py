@@ -11,7 +11,8 @@ from localhub.server import LocalHub
 
 from pipelines.cli import cli
 from pipelines.engines.seam import Failed
-from pipelines.ledger import Ledger, Wanted
+from pipelines.ledger import Ledger
+from pipelines.ledger_selection import Wanted
 from reports.json_v1 import load
 
 Invoke = Callable[..., Result]

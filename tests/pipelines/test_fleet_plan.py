@@ -3,7 +3,7 @@ from localhub.server import LocalHub
 from safetensors.numpy import save
 
 from pipelines.fleet_plan import CHUNK_BYTES, SAMPLE, FleetPlan, plan_as_json, sample_sizes
-from pipelines.ledger import Wanted
+from pipelines.ledger_selection import Wanted
 from scanner.hub import Hub
 
 

@@ -8,7 +8,8 @@ from ledgers import NOW, begin, select
 from lightjobs import commit_of, scanned
 
 from pipelines.engines.seam import Died, Failed, ScanJob, Unchanged
-from pipelines.ledger import Ledger, Run, Wanted
+from pipelines.ledger import Ledger
+from pipelines.ledger_selection import Run, Wanted
 from pipelines.ledger_views import LedgerReader
 
 GONE = Failed(reason="It does not exist.", cause="RepoNotFound", transient=False)

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from localhub.server import LocalHub
 
-from pipelines.ledger import Wanted
+from pipelines.ledger_selection import Wanted
 from pipelines.selection import Filters, Heads, Problems, Selection, read_ids, select, since, wanted_of
 from scanner.errors import BadReference, HubUnreachable
 from scanner.hub import Hub

@@ -6,7 +6,8 @@ from pathlib import Path
 from lightjobs import Setup, prepare
 
 from pipelines.engines.seam import Answer, Died, Engine, Finished, Outcome, Returned, ScanJob
-from pipelines.ledger import Ledger, Run, Wanted
+from pipelines.ledger import Ledger
+from pipelines.ledger_selection import Run, Wanted
 
 NOW = 1_800_000_000.0
 
