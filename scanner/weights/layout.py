@@ -63,6 +63,14 @@ OTHER_FORMATS: Final[Mapping[str, str]] = {
 """Suffixes of weight files that are not read yet, and what they are."""
 
 _TRAINING_STATE: Final = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state(_\d+)?)\.(bin|pt|pth)")
+_SHARD: Final = re.compile(r"-\d{5}-of-\d{5}")
+_VARIANT: Final = re.compile(
+    r"model\.(?:(?P<variant>[A-Za-z0-9_-]{1,40}?)\.safetensors|safetensors\.index\.(?P<of_index>[A-Za-z0-9_-]{1,40})\.json)"
+)
+"""As transformers writes ``variant=``: before the ending of a file, and before that of an index."""
+_IN_SUBFOLDER: Final = (
+    "the only folder with weights; loaders read it with subfolder=, and its own config.json is not read"
+)
 _PICKLED: Final = (PYTORCH, PYTORCH_INDEX)
 _DISTRIBUTED: Final = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors", re.ASCII)
 
@@ -98,7 +106,10 @@ def find_layout(facts: RepoFacts, read_small_file: ReadSmallFile) -> Layout:
     if layout := _gguf_layout(facts, entries):
         return layout
     chosen, notice = _choose(facts, entries)
-    shard_of = read_index(chosen, read_small_file(chosen, MAX_INDEX_BYTES)) if chosen.endswith(".index.json") else {}
+    shard_of = read_index(chosen, read_small_file(chosen, MAX_INDEX_BYTES)) if _is_index(chosen) else {}
+    if notice and notice[0].why == _IN_SUBFOLDER:
+        folder = chosen.rpartition("/")[0]
+        shard_of = {tensor: f"{folder}/{shard}" for tensor, shard in shard_of.items()}
     names = sorted(set(shard_of.values())) or [chosen]
     files = tuple(entries[name] for name in names if name in entries)
     if not files:
@@ -137,14 +148,36 @@ def _choose(facts: RepoFacts, entries: Mapping[str, FileEntry]) -> tuple[str, tu
     for usual in (WEIGHTS, INDEX, *_PICKLED, ADAPTER, ADAPTER_BIN):
         if usual in entries:
             return usual, ()
+    variants = {
+        match["variant"] or match["of_index"]: path
+        for path in sorted(entries, reverse=True)
+        if (match := _VARIANT.fullmatch(path)) and not _SHARD.search(path)
+    }
+    if len(variants) == 1:
+        ((variant, path),) = variants.items()
+        return path, (
+            Skip(what=_shown(path), why=f"the only variant there is; loaders read it with variant={variant!r}"),
+        )
     indexes = [path for path in at_root if path.endswith(INDEX_SUFFIX)]
     pickled = sorted(path for path in entries if "/" not in path and is_pickled(path) and not _is_state(path))
     if not at_root and len(pickled) == 1:
         return pickled[0], (Skip(what=_shown(pickled[0]), why=f"read in place of {WEIGHTS}, which is not there"),)
+    if not at_root and not pickled and (nested := _in_subfolder(entries)):
+        return nested, (Skip(what=_shown(nested), why=_IN_SUBFOLDER),)
     if len(indexes) != 1 and len(at_root) != 1:
         raise _no_choice(facts, entries, at_root)
     only = (indexes or at_root)[0]
     return only, (Skip(what=_shown(only), why=f"read in place of {WEIGHTS}, which is not there"),)
+
+
+def _in_subfolder(entries: Mapping[str, FileEntry]) -> str | None:
+    """The weights in the only folder that holds any under the usual names, as ``subfolder=`` would find them."""
+    usual = (WEIGHTS, INDEX, *_PICKLED)
+    folders = {path.rpartition("/")[0] for path in entries if "/" in path and _last_part(path) in usual}
+    if len(folders) != 1:
+        return None
+    folder = folders.pop()
+    return next(path for name in usual if (path := f"{folder}/{name}") in entries)
 
 
 def _choose_named(named: object, entries: Mapping[str, FileEntry]) -> tuple[str, tuple[Skip, ...]]:
@@ -222,6 +255,11 @@ def _why_unread(path: str, chosen: str) -> str | None:
     if "/" in path:
         return "in a sub-folder, not part of the model at the root; not read"
     return f"loaders pick {shown(chosen)} instead; not read"
+
+
+def _is_index(path: str) -> bool:
+    match = _VARIANT.fullmatch(path)
+    return path.endswith(".index.json") or bool(match and match["of_index"])
 
 
 def _is_state(path: str) -> bool:

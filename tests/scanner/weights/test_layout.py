@@ -226,3 +226,33 @@ def test_a_distributed_checkpoint_wins_in_a_folder_and_is_not_read_yet() -> None
     with pytest.raises(CouldNotConclude, match="distributed checkpoint"):
         find_layout(listed(*paths, folder="/models/x"), no_reading)
     assert chosen(listed(*paths)) == ["model.safetensors"]
+
+
+def test_the_only_variant_is_read_and_said() -> None:
+    layout = find_layout(listed("model.fp16.safetensors", "unrelated.safetensors"), no_reading)
+    assert [entry.path for entry in layout.files] == ["model.fp16.safetensors"]
+    assert "variant='fp16'" in reasons(layout)["model.fp16.safetensors"]
+    with pytest.raises(CouldNotConclude, match="none that loaders pick"):
+        find_layout(listed("model.fp16.safetensors", "model.bf16.safetensors"), no_reading)
+
+
+def test_a_sharded_variant_is_read_through_its_index() -> None:
+    shards = [f"model.fp16-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    index = json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}).encode()
+    layout = find_layout(listed("model.safetensors.index.fp16.json", *shards), lambda path, limit: index)
+    assert [entry.path for entry in layout.files] == shards
+
+
+def test_the_only_folder_with_weights_is_read_and_said() -> None:
+    layout = find_layout(listed("text/model.safetensors", "text/pytorch_model.bin", "README.md"), no_reading)
+    assert [entry.path for entry in layout.files] == ["text/model.safetensors"]
+    assert "subfolder=" in reasons(layout)["text/model.safetensors"]
+    with pytest.raises(CouldNotConclude, match="sub-folders"):
+        find_layout(listed("text/model.safetensors", "image/model.safetensors"), no_reading)
+
+
+def test_shards_in_a_folder_lie_beside_their_index() -> None:
+    index = json.dumps({"weight_map": {"a": "model-1.safetensors"}}).encode()
+    layout = find_layout(listed("m/model.safetensors.index.json", "m/model-1.safetensors"), lambda path, limit: index)
+    assert [entry.path for entry in layout.files] == ["m/model-1.safetensors"]
+    assert layout.shard_of == {"a": "m/model-1.safetensors"}
