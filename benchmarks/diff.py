@@ -1,7 +1,7 @@
 """Speed and memory of the diff, local and remote: ``python benchmarks/diff.py``.
 
 Makes its pairs of checkpoints under ``build/bench`` (22 GB; later runs reuse them), runs every case in a process of
-its own, prints a table and writes ``benchmarks/results/diff.json``. ``docs/benchmarks.md`` explains the figures.
+its own, prints a table, writes ``benchmarks/results/diff.json`` and, from it, the section in ``docs/benchmarks.md``.
 """
 
 import argparse
@@ -15,9 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from diff_page import splice
+
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS = ROOT / "build" / "bench"
 RESULTS = ROOT / "benchmarks" / "results" / "diff.json"
+PAGE = ROOT / "docs" / "benchmarks.md"
 SPEED = {"BF16": 16, "F16": 16, "F32": 7}
 """Layers of the pairs whose speed is measured: 1.57, 1.57 and 1.53 GB a side."""
 MEMORY = {"0.2": 1, "1.6": 16, "6.0": 65}
@@ -37,7 +40,9 @@ def main() -> None:
         results[part] = {"speed": run_speed, "memory": run_memory, "remote": run_remote}[part]()
     results["environment"] = _environment()
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    if set(PARTS) <= set(results):
+        PAGE.write_text(splice(PAGE.read_text() if PAGE.exists() else "", results))
 
 
 def run_speed() -> list[dict[str, Any]]:
@@ -93,7 +98,7 @@ def run_remote() -> dict[str, Any]:
 
 
 def _pair(dtype: str, layers: int) -> Path:
-    from diff_pairs import make_pair
+    from diff_pairs import make_pair  # late: a child pins itself to its cores before numpy counts them
 
     return make_pair(PAIRS, dtype, layers)
 
@@ -114,7 +119,7 @@ def _be_child(case: dict[str, Any]) -> None:
 
     folder = Path(case["folder"])
     if case["run"] == "speed":
-        print(json.dumps(diff_runs.speed(folder, cores, torch_too=True)))
+        print(json.dumps(diff_runs.speed(folder, cores)))
     elif case["run"] == "memory":
         print(json.dumps(diff_runs.memory(folder)))
     else:

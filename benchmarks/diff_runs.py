@@ -14,7 +14,6 @@ import psutil
 from numba import njit
 
 from scanner.drift.measure import BLOCK_BYTES, measure
-from scanner.drift.pair import DEPTHS
 from scanner.facts import collect
 from scanner.folder import list_folder
 from scanner.hub import Hub
@@ -23,26 +22,34 @@ from scanner.refs import parse_spec
 from scanner.weights.opening import open_source
 from scanner.weights.source import BlockRequest, WeightSource
 
-ROUNDS = 5
+ROUNDS = 12
+"""Rounds of the quick ways, of which the best counts: other work on the machine only ever makes them slower."""
+SLOW_ROUNDS = 2
+"""Rounds of the ways that take seconds."""
+TORCH_BLOCK_ELEMENTS = 1 << 18
+"""The size at which torch in blocks is fastest here; larger blocks get fresh memory from the system each time."""
 
 
-def speed(folder: Path, cores: int, *, torch_too: bool) -> dict[str, float]:
+def speed(folder: Path, cores: int) -> dict[str, float]:
     """Best seconds of each way over one pair in the page cache, the ways taking turns."""
-    ways: dict[str, Callable[[], object]] = {"read": lambda: _read(folder, cores)}
-    for depth in DEPTHS:
-        ways[depth] = lambda depth=depth: _measure(folder, depth, cores)
+    quick: dict[str, Callable[[], object]] = {
+        "read": lambda: _read(folder, cores),
+        "moments": lambda: _measure(folder, "moments", cores),
+        "residual": lambda: _measure(folder, "residual", cores),
+    }
+    slow: dict[str, Callable[[], object]] = {
+        "spectrum": lambda: _measure(folder, "spectrum", cores),
+        "torch": lambda: _torch(folder, cores, 0),
+        "torch_blocks": lambda: _torch(folder, cores, TORCH_BLOCK_ELEMENTS),
+    }
     _load(folder)
-    best: dict[str, float] = {}
-    for way in ways.values():  # loads the compiled loops
+    for way in quick.values():  # loads the compiled loops
         way()
+    best = dict.fromkeys((*quick, *slow), np.inf)
     for turn in range(ROUNDS):
-        for name, way in ways.items():
-            if name != "spectrum" or turn < 2:
-                best[name] = min(best.get(name, np.inf), _seconds(way))
-    if torch_too:
-        best |= {"torch": min(_seconds(lambda: _torch(folder, cores, 0)) for _ in range(2))}
-        best |= {"torch_blocks": min(_seconds(lambda: _torch(folder, cores, 4 << 20)) for _ in range(2))}
-    return best | {"bytes": sum(path.stat().st_size for path in folder.glob("bench/*/*.safetensors"))}
+        for name, way in (quick | slow if turn % (ROUNDS // SLOW_ROUNDS) == 0 else quick).items():
+            best[name] = min(best[name], _seconds(way))
+    return best | {"bytes": _bytes(folder)}
 
 
 def _load(folder: Path) -> None:
@@ -63,8 +70,7 @@ def memory(folder: Path) -> dict[str, float]:
     """Peak resident bytes of a process that measures one pair, mapped pages included, and before it began."""
     before = _peak_bytes()
     seconds = _seconds(lambda: _measure(folder, "spectrum", os.cpu_count() or 1))
-    size = sum(path.stat().st_size for path in folder.glob("bench/*/*.safetensors"))
-    return {"bytes": size, "before": before, "peak": _peak_bytes(), "seconds": seconds}
+    return {"bytes": _bytes(folder), "before": before, "peak": _peak_bytes(), "seconds": seconds}
 
 
 def remote(folder: Path, endpoint: str) -> dict[str, float]:
@@ -80,7 +86,7 @@ def remote(folder: Path, endpoint: str) -> dict[str, float]:
     seconds = time.perf_counter() - begun
     assert not facts.coverage.skipped, facts.coverage.skipped
     return {
-        "bytes": sum(path.stat().st_size for path in folder.glob("bench/*/*.safetensors")),
+        "bytes": _bytes(folder),
         "seconds": seconds,
         "cpu_seconds": time.process_time() - cpu,
         "written": process.io_counters().write_bytes - written,
@@ -165,18 +171,16 @@ def _torch(folder: Path, cores: int, block_elements: int) -> None:
 
 
 def _torch_moments(left: Any, right: Any, columns: Any) -> tuple[Any, ...]:
-    """Row, column and cross moments and the count of changes, as one would write them."""
-    import torch
-
+    """Row, column and cross moments and the count of changes, as one would write them, in float32 throughout."""
     base, candidate = left.float(), right.float()
     delta = candidate - base
     energy = delta.square()
-    columns += energy.sum(0, dtype=torch.float64)
+    columns += energy.sum(0)
     return (
-        energy.sum(1, dtype=torch.float64),
-        base.square().sum(1, dtype=torch.float64),
-        candidate.square().sum(1, dtype=torch.float64),
-        (base * delta).sum(1, dtype=torch.float64),
+        energy.sum(1),
+        base.square().sum(1),
+        candidate.square().sum(1),
+        (base * delta).sum(1),
         (delta != 0).sum(),
     )
 
@@ -193,6 +197,11 @@ def _warm_up() -> None:
         columns = np.zeros(2), np.zeros(2), np.zeros(2, np.float32), np.zeros(2, np.int32)
         kernels.fold_panel(values, values, sums, *columns, work, 0, True)
         kernels.write_delta(values, values, np.float32(1), work)
+
+
+def _bytes(folder: Path) -> int:
+    """Bytes of both sides."""
+    return sum(path.stat().st_size for path in folder.glob("bench/*/*.safetensors"))
 
 
 def _seconds(way: Callable[[], object]) -> float:

@@ -1,7 +1,7 @@
 """The measurement of one pair of tensors: takes blocks, gives a ``TensorDrift``."""
 
 import math
-from typing import Final, Literal
+from typing import Literal
 
 from scanner.drift import kernels
 from scanner.drift.coding import CodingMoments
@@ -14,8 +14,6 @@ from scanner.weights.source import Block
 
 Depth = Literal["moments", "residual", "spectrum"]
 """How much is measured: row, column and cross moments; also the residual; also the leading singular values."""
-
-DEPTHS: Final[tuple[Depth, ...]] = ("moments", "residual", "spectrum")
 
 
 class PairMeasurement:
