@@ -38,11 +38,18 @@ def main() -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for part in options.only or PARTS:
         results[part] = {"speed": run_speed, "memory": run_memory, "remote": run_remote}[part]()
+        if part == "speed":
+            results.setdefault("lowest_by_run", []).append(lowest(results[part]))
     results["environment"] = _environment()
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     if set(PARTS) <= set(results):
         PAGE.write_text(splice(PAGE.read_text() if PAGE.exists() else "", results))
+
+
+def lowest(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """The lowest ratios of a run; all runs are kept, since the machine is not always as quiet."""
+    return {name: round(min(row["against"][name] for row in rows), 2) for name in ("read", "torch")}
 
 
 def run_speed() -> list[dict[str, Any]]:
