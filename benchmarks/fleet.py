@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from fleet_burn import steady_rate
 from localhub.environment import TOKENS
 from simulated_hub import AUTHOR, BROKEN, Member, Population, SimulatedHub, populate, serve
 
@@ -32,8 +33,6 @@ WORK = ROOT / "build" / "fleet"
 RESULTS = ROOT / "benchmarks" / "results" / "fleet.json"
 PARTS = ("whole", "engines", "cpu", "latency", "shared")
 LATENCY_SECONDS = 0.1
-WARM = 1 / 3
-"""Share of the answers that is left out of rates: workers start and compile meanwhile."""
 
 
 def main() -> None:
@@ -79,10 +78,8 @@ class Watched:
 
     @property
     def rate(self) -> float:
-        """Answers per second, without the first ones."""
-        times = [event["time"] for event in self.answers]
-        skip = int(len(times) * WARM)
-        return (len(times) - 1 - skip) / (times[-1] - times[skip])
+        """Answers per second, once workers have started and compiled."""
+        return steady_rate([event["time"] for event in self.answers])
 
 
 def hubaudit_fleet(hub: SimulatedHub, name: str, *words: str, fresh: bool = True) -> Watched:
