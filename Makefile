@@ -7,7 +7,7 @@ MODEL ?=
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo scan test lint types docs bench clean
+.PHONY: help install demo scan test coverage lint types schema bench clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ scan: $(STAMP) ## Scan a model on the real Hub: make scan MODEL=org/name
 test: $(STAMP) ## Run the whole test suite
 	$(BIN)/python -m pytest $(ARGS)
 
+coverage: $(STAMP) ## The suite with branch coverage
+	$(BIN)/python -m pytest --cov --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
+
 lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,9 +40,8 @@ lint: $(STAMP) ## ruff
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
 
-docs: $(STAMP) ## Regenerate what is generated: schema, rule pages, help texts
+schema: $(STAMP) ## Regenerate the JSON Schema of the report
 	$(BIN)/python -m reports.schema
-	PYTHONPATH=tests/support $(BIN)/python -m generate_docs
 
 bench: $(STAMP) ## Run the diff benchmark (minutes); see benchmarks/ for the others
 	PYTHONPATH=tests/support $(BIN)/python benchmarks/diff.py
