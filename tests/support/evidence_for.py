@@ -1,4 +1,4 @@
-"""Evidence for the audit, put together from folders or arrays without the scanner's own measurement."""
+"""Evidence for the audit: put together from arrays, or measured on folders as a scan does."""
 
 import json
 from collections.abc import Mapping
@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from drift_facts import from_folders
 
 from audit.evidence import Evidence
 from audit.records import AuditReport, RuntimeRecord
 from audit.run import audit
 from audit.thresholds import Profile, load_profile
+from scanner.alignment import align
 from scanner.card import parse_card
+from scanner.drift.measure import measure
+from scanner.facts import collect
+from scanner.hub import Hub
 from scanner.records import (
     CardFacts,
     Check,
@@ -26,6 +29,7 @@ from scanner.records import (
     RepoRef,
     TokenTable,
 )
+from scanner.weights.opening import open_source
 
 
 def repo(
@@ -103,6 +107,16 @@ def evidence(
     )
 
 
+def measured(base: Path, candidate: Path) -> DriftFacts:
+    """The drift of two folders as a scan measures it."""
+    left, right = (collect(RepoRef(path=str(folder)), Hub()) for folder in (base, candidate))
+    with open_source(left, None) as base_source, open_source(right, None) as candidate_source:
+        alignment = align(
+            candidate_source.table, base_source.table, candidate_config=right.config, base_config=left.config
+        )
+        return measure(alignment, base_source, candidate_source)
+
+
 def from_family(base: Path, candidate: Path, *, status: LineageStatus = "verified") -> Evidence:
     """Evidence for two folders with a WordPiece vocabulary."""
     vocabulary = json.loads((candidate / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
@@ -110,7 +124,7 @@ def from_family(base: Path, candidate: Path, *, status: LineageStatus = "verifie
     table = token_table(texts)
     special = np.array([text.startswith("[") and text.endswith("]") and text[1:-1].isupper() for text in texts])
     return evidence(
-        from_folders(base, candidate),
+        measured(base, candidate),
         tokens=TokenTable(
             kind=table.kind, texts=texts, expected_log_frequency=table.expected_log_frequency, special=special
         ),
