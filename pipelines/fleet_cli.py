@@ -274,8 +274,11 @@ def _log_end(report: "RunReport") -> None:
 
 
 def _exit_code(report: "RunReport", fail_on: str) -> Exit:
-    """Return 1 for verdicts at or above ``fail_on``, 3 for what is open, 4 for nothing, 0 otherwise."""
-    if report.entries == 0:
+    """Return 1 for verdicts on record at or above ``fail_on``, 3 for what is open, 4 for an empty ledger, else 0.
+
+    That nothing has changed since the last run is no reason to complain.
+    """
+    if report.counts.total == 0:
         return Exit.NOTHING_TO_COMPARE
     failing = {"review": ("review", "fail"), "fail": ("fail",), "never": ()}[fail_on]
     if any(report.verdicts.get(outcome) for outcome in failing):

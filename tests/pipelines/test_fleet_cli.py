@@ -81,6 +81,8 @@ def test_a_fleet_of_real_models_from_plan_to_page(
     again = invoke("--author", "pico", "--workers", "1")
     assert "(now: 0 scanned, 0 unchanged, 0 failed)" in again.stdout
     assert hub_server.log.count("/resolve/") == 0
+    quiet = invoke("--author", "pico", "--since", "2099-01-01", "--fail-on", "never")
+    assert quiet.exit_code == 3, quiet.output  # for the gated one, which is still on record
     replanned = json.loads(invoke("--author", "pico", "--plan", "--log", "json").stdout)
     assert (replanned["unchanged"], replanned["to_scan"]) == (6, 1)
 
