@@ -28,7 +28,7 @@ scan: $(STAMP) ## Scan a model on the real Hub: make scan MODEL=org/name
 	$(BIN)/hubaudit scan "$(MODEL)" $(ARGS)
 
 test: $(STAMP) ## Run the whole test suite
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 coverage: $(STAMP) ## The suite with branch coverage
 	$(BIN)/python -m pytest --cov --cov-branch --cov-report=term-missing:skip-covered $(ARGS)
