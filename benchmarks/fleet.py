@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import fleet_burn
 import psutil
-from fleet_burn import steady_rate
 from localhub.environment import TOKENS
 from simulated_hub import AUTHOR, BROKEN, Member, Population, SimulatedHub, populate, serve
 
@@ -79,7 +79,7 @@ class Watched:
     @property
     def rate(self) -> float:
         """Answers per second, once workers have started and compiled."""
-        return steady_rate([event["time"] for event in self.answers])
+        return fleet_burn.steady_rate([event["time"] for event in self.answers])
 
 
 def hubaudit_fleet(hub: SimulatedHub, name: str, *words: str, fresh: bool = True) -> Watched:
@@ -277,8 +277,6 @@ def _begin_with_salt(ledger: Any, ids: Path, endpoint: str) -> None:
 
 def run_cpu(population: Population, options: argparse.Namespace) -> dict[str, Any]:
     """One and two workers without any delay: real scans, and jobs that do nothing but compute."""
-    import fleet_burn
-
     ids = _ids([one.repo_id for one in population.members if one.kind == "honest"][: options.sample])
     found: dict[str, Any] = {}
     with serve(population) as hub:
@@ -286,7 +284,8 @@ def run_cpu(population: Population, options: argparse.Namespace) -> dict[str, An
             words = ("--models", str(ids), "--workers", str(workers), "--threads", "1")
             found[f"scans_per_second_{workers}"] = hubaudit_fleet(hub, f"cpu-{workers}", *words).rate
     for workers in (1, 2):
-        found[f"burns_per_second_{workers}"] = fleet_burn.rate(WORK, workers=workers, jobs=options.sample)
+        names = [f"burn/{number}" for number in range(2 * options.sample)]
+        found[f"burns_per_second_{workers}"] = fleet_burn.rate(WORK, "burn", None, names, workers=workers, threads=1)
     found["scan_speedup"] = found["scans_per_second_2"] / found["scans_per_second_1"]
     found["burn_speedup"] = found["burns_per_second_2"] / found["burns_per_second_1"]
     return found
@@ -300,8 +299,12 @@ def run_latency(population: Population, _options: argparse.Namespace) -> dict[st
         for workers, threads, jobs in ((1, 1, 40), (1, 32, 600), (2, 16, 600)):
             words = ("--models", str(_ids(names[:jobs])), "--workers", str(workers), "--threads", str(threads))
             found[f"scans_per_second_{workers}x{threads}"] = hubaudit_fleet(hub, "latency", *words).rate
-    best = max(found["scans_per_second_1x32"], found["scans_per_second_2x16"])
-    found["speedup_32"] = best / found["scans_per_second_1x1"]
+        for workers, threads, jobs in ((1, 1, 40), (1, 32, 1200), (2, 16, 1200)):
+            rate = fleet_burn.rate(WORK, "read", hub.endpoint, names[:jobs], workers=workers, threads=threads)
+            found[f"reads_per_second_{workers}x{threads}"] = rate
+    for kind in ("scans", "reads"):
+        best = max(found[f"{kind}_per_second_1x32"], found[f"{kind}_per_second_2x16"])
+        found[f"{kind}_speedup_32"] = best / found[f"{kind}_per_second_1x1"]
     return found
 
 

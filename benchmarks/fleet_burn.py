@@ -1,4 +1,4 @@
-"""Jobs that do nothing but compute for 50 ms of one core: what the engine alone scales to."""
+"""Jobs that only compute, or only read from the Hub: what the engine alone scales to."""
 
 import statistics
 import time
@@ -12,8 +12,8 @@ CHUNKS = 8
 WARM = 1 / 3
 
 
-def prepare(_setup: Any) -> Callable[[Any], Any]:
-    """Return the work."""
+def burn(_setup: Any) -> Callable[[Any], Any]:
+    """Return work that takes 50 ms of one core."""
     import numpy as np
 
     from pipelines.engines.seam import Unchanged
@@ -29,6 +29,24 @@ def prepare(_setup: Any) -> Callable[[Any], Any]:
     return work
 
 
+def read(endpoint: str) -> Callable[[Any], Any]:
+    """Return work that makes the requests of a scan, one after the other, and computes nothing."""
+    from pipelines.engines.seam import Unchanged
+    from scanner.refs import RepoSpec
+    from scanner.shared_hub import SharedHub
+
+    def work(job: Any) -> Any:
+        hub = SharedHub(endpoint, subject=job.repo_id)
+        ref = hub.resolve(RepoSpec(text=job.repo_id, repo_id=job.repo_id))
+        hub.describe(ref)
+        hub.files(ref)
+        for name in ("README.md", "config.json", "tokenizer.json", "model.safetensors"):
+            hub.read_bytes(ref, name, limit_bytes=1 << 30)
+        return Unchanged(requests=hub.requests)
+
+    return work
+
+
 def steady_rate(times: Sequence[float]) -> float:
     """Return answers per second without the first third: the median of eight stretches of equally many answers.
 
@@ -40,8 +58,8 @@ def steady_rate(times: Sequence[float]) -> float:
     return statistics.median((b - a) / max(1e-3, times[b] - times[a]) for a, b in pairwise(edges))
 
 
-def rate(folder: Path, *, workers: int, jobs: int) -> float:
-    """Return jobs per second, from the first third of the answers to the last."""
+def rate(folder: Path, function: str, setup: Any, names: Sequence[str], *, workers: int, threads: int) -> float:
+    """Return jobs per second of a function of this module."""
     from pipelines.engines.local import LocalEngine
     from pipelines.engines.seam import Entry
     from pipelines.engines.worker import WorkerPlan
@@ -60,12 +78,12 @@ def rate(folder: Path, *, workers: int, jobs: int) -> float:
         def ended(self, job: Any, answer: Any, *, again: bool) -> None:  # noqa: ARG002
             times.append(time.perf_counter())
 
-    plan = WorkerPlan(entry=Entry(function="fleet_burn:prepare", setup=None), threads=1, environment=ONE_CORE)
-    engine = LocalEngine(plan, workers=workers)
+    entry = Entry(function=f"fleet_burn:{function}", setup=setup)
+    engine = LocalEngine(WorkerPlan(entry=entry, threads=threads, environment=ONE_CORE), workers=workers)
     try:
         with Ledger(path) as ledger:
             run = ledger.begin_run(selection={}, engine="local", rules="", tool="", now=0.0)
-            ledger.select(run, (Wanted(repo_id=f"burn/{number}") for number in range(jobs)), lambda _pins: True)
+            ledger.select(run, (Wanted(repo_id=name) for name in names), lambda _pins: True)
             ledger.rank(run)
             Driver(ledger, engine, run, observer=Timed()).drive()
     finally:
