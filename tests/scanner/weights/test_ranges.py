@@ -170,7 +170,7 @@ def test_impossible_ranges_are_mistakes_of_ours(hub: Hub, ref: RepoRef, item: By
 
 
 def test_stopping_early_gives_the_threads_back(server: LocalHub, hub: Hub, ref: RepoRef) -> None:
-    server.faults.add(Stall(seconds=3, after_bytes=10), method="GET", after=1, times=FOR_EVER)
+    server.faults.add(Stall(seconds=3, after_bytes=10), method="GET", from_byte=1, times=FOR_EVER)
     started = time.monotonic()
     with RangeReader(hub, ref, **SMALL) as reader:
         buffers = reader.read([a(0, 10_000), a(20_000, 120_000)])

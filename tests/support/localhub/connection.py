@@ -57,7 +57,7 @@ class Connection(BaseHTTPRequestHandler):
         state = self.server.state()
         record = self._record(state)
         request = self._request(self._body())
-        fault = state.faults.take(request.method, self.path)
+        fault = state.faults.take(request.method, self.path, self.headers.get("Range", ""))
         if isinstance(fault, Drop):
             self.close_connection = True
             return

@@ -4,6 +4,7 @@
 ``/resolve/``. When several faults match a request, the one added first strikes.
 """
 
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -89,6 +90,15 @@ class _Plan:
     path: str
     after: int
     times: int
+    from_byte: int
+
+    def strikes(self, method: str, target: str, start: int) -> bool:
+        return (
+            self.times > 0
+            and self.path in target
+            and self.method in {None, method}
+            and (self.from_byte == 0 or start >= self.from_byte)
+        )
 
 
 class Faults:
@@ -98,25 +108,38 @@ class Faults:
         self._lock = threading.Lock()
         self._plans: list[_Plan] = []
 
-    def add(self, fault: Fault, *, method: str | None = None, path: str = "", after: int = 0, times: int = 1) -> None:
+    def add(
+        self,
+        fault: Fault,
+        *,
+        method: str | None = None,
+        path: str = "",
+        after: int = 0,
+        times: int = 1,
+        from_byte: int = 0,
+    ) -> None:
         """Plan a fault.
 
         Args:
             fault: what goes wrong.
             method: only this method; None for every one.
             path: only where this occurs in the raw path with its query.
-            after: matching requests to let through first.
+            after: matching requests to let through first. Of requests in flight together, which ones come first is
+                chance.
             times: requests to spoil, ``FOR_EVER`` for all.
+            from_byte: only requests for a range that starts here or later; 0 for every request.
         """
-        plan = _Plan(fault=fault, method=method, path=path, after=after, times=times)
+        plan = _Plan(fault=fault, method=method, path=path, after=after, times=times, from_byte=from_byte)
         with self._lock:
             self._plans.append(plan)
 
-    def take(self, method: str, target: str) -> Fault | None:
-        """Return the fault that strikes this request, and use it up."""
+    def take(self, method: str, target: str, byte_range: str = "") -> Fault | None:
+        """Return the fault that strikes this request (its ``Range`` header given), and use it up."""
+        stated = re.match(r"bytes=(\d+)-", byte_range)
+        start = int(stated[1]) if stated else -1
         with self._lock:
             for plan in self._plans:
-                if plan.times <= 0 or plan.path not in target or plan.method not in {None, method}:
+                if not plan.strikes(method, target, start):
                     continue
                 if plan.after > 0:
                     plan.after -= 1
