@@ -1,0 +1,1 @@
+"""Purification: methods behind one seam (``job``), listed in ``catalogue``, and what writes and proves the outcome."""

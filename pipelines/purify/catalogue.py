@@ -1,0 +1,28 @@
+"""The list of purification methods. Light: a method's own module is imported only when it runs."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from pipelines.purify.job import ModelKind, Purifier
+from scanner.errors import BadReference
+
+ANY_KIND: frozenset[ModelKind] = frozenset({"classifier", "causal", "image", "other"})
+
+
+_ALL: tuple[Purifier, ...] = ()
+
+PURIFIERS: Mapping[str, Purifier] = {purifier.name: purifier for purifier in _ALL}
+"""The methods by name, in the order in which ``--help`` shows them."""
+
+
+def purifier_named(name: str) -> Purifier:
+    """Return the method of that name.
+
+    Raises:
+        BadReference: there is none; the nearest names are offered.
+    """
+    if name in PURIFIERS:
+        return PURIFIERS[name]
+    near = get_close_matches(name.lower(), PURIFIERS, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PURIFIERS)}."
+    raise BadReference(f"There is no purification method {name!r}; {hint}")
