@@ -241,8 +241,10 @@ class TensorMeta:
 class PairSpec:
     """Two tensors that play the same part on both sides.
 
-    ``rows`` are the rows compared (half-open, the same on both sides): fewer than the tensor has when the
-    vocabulary was resized. ``layer`` is the block index or None. ``role`` says what the tensor does.
+    ``rows`` are the rows that correspond (half-open, the same on both sides): fewer than the tensor has when the
+    vocabulary was resized. ``layer`` is the block index or None. ``role`` says what the tensor does. ``runs`` are the
+    runs within ``rows`` that are compared (half-open, ascending, apart); empty for all of them. Whatever is measured
+    per row counts the compared rows alone, one after the other: ``row_at`` says which row of the tensor that is.
     """
 
     name: str
@@ -251,11 +253,51 @@ class PairSpec:
     role: Role
     layer: int | None
     rows: Rows
+    runs: tuple[Rows, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The candidate's shape."""
         return self.candidate.shape
+
+    @property
+    def compared_rows(self) -> int:
+        """Number of rows that are compared."""
+        return sum(end - first for first, end in self.runs or (self.rows,))
+
+    @property
+    def sampled(self) -> bool:
+        """True when only some of the rows that correspond are compared."""
+        return self.compared_rows < self.rows[1] - self.rows[0]
+
+    def row_at(self, place: int) -> int:
+        """The row of the tensor that is compared as number ``place``, counted from 0.
+
+        Raises:
+            IndexError: fewer rows are compared.
+        """
+        for first, end in self.runs or (self.rows,):
+            if place < end - first:
+                return first + place
+            place -= end - first
+        raise IndexError(place)
+
+    def place_of(self, row: int) -> int:
+        """The number under which a row of the tensor is compared; the inverse of ``row_at``.
+
+        Raises:
+            IndexError: the row is not compared.
+        """
+        before = 0
+        for first, end in self.runs or (self.rows,):
+            if first <= row < end:
+                return before + row - first
+            before += end - first
+        raise IndexError(row)
+
+    def row_indices(self) -> npt.NDArray[np.int64]:
+        """All compared rows in order, int64 ``[compared_rows]``."""
+        return np.concatenate([np.arange(first, end) for first, end in self.runs or (self.rows,)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +313,7 @@ class Alignment:
     @property
     def parameters_compared(self) -> int:
         """Elements of the candidate that have a partner."""
-        return sum((p.rows[1] - p.rows[0]) * p.candidate.rows_cols[1] for p in self.pairs)
+        return sum(p.compared_rows * p.candidate.rows_cols[1] for p in self.pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,6 +406,9 @@ class TensorDrift:
     by itself: exact for casts (0 when no precision is lost), expected for quantisers. ``nonfinite`` counts NaN and
     Inf entries on the candidate's side; they are left out of every sum, and so are those of the base
     (``base_nonfinite``).
+
+    ``sample`` is what a budgeted scan measured of this tensor before it went on and read more of it: the statistics
+    that depend on how many rows they see are compared with siblings of as many rows.
     """
 
     spec: PairSpec
@@ -383,6 +428,7 @@ class TensorDrift:
     residual: Residual | None = None
     spectrum: Spectrum | None = None
     coding: CodingDrift | None = None
+    sample: "TensorDrift | None" = None
 
     @property
     def relative_l2(self) -> float:
@@ -422,9 +468,35 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How a budgeted scan chose what to read; all sizes in bytes of both sides together.
+
+    ``budget_bytes`` is what was asked for, ``escalation_bytes`` what may be read beyond it where the sample is unusual.
+    ``checked_bytes`` went into the check of the base, ``planned_bytes`` into the sample. ``escalated`` names the
+    tensors that were read further, ``curtailed`` those of them that did not fit whole. ``identical_tensors`` counts the
+    tensors that were not read because both hashes of their files agree; ``claimed_tensors`` those whose files agree in
+    one hash only, and which were therefore sampled like the rest.
+    """
+
+    budget_bytes: int
+    escalation_bytes: int
+    checked_bytes: int
+    planned_bytes: int
+    escalated_bytes: int = 0
+    escalated: tuple[str, ...] = ()
+    curtailed: tuple[str, ...] = ()
+    identical_tensors: int = 0
+    claimed_tensors: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DriftFacts:
-    """Everything the diff measured; no tensor leaves the scanner, only this."""
+    """Everything the diff measured; no tensor leaves the scanner, only this.
+
+    ``sampling`` is None when everything that can be compared was to be read.
+    """
 
     tensors: tuple[TensorDrift, ...]
     coverage: Coverage
     added_rows: Mapping[str, Rows] = field(default_factory=dict)
+    sampling: Sampling | None = None

@@ -31,7 +31,7 @@ class CodingMoments:
 
     def __init__(self, spec: PairSpec) -> None:
         """Prepare for a pair whose candidate is decoded from codes."""
-        rows = spec.rows[1] - spec.rows[0]
+        rows = spec.compared_rows
         self._spec = spec
         self._known = True
         self._expected: F64 = np.zeros(rows)
@@ -50,7 +50,7 @@ class CodingMoments:
         if coding is None or not self._known:
             self._known = False
             return
-        start = candidate.rows[0] - self._spec.rows[0]
+        start = self._spec.place_of(candidate.rows[0])
         rows = slice(start, start + candidate.values.shape[0])
         here = decode(candidate.values, candidate.dtype).astype(np.float32, copy=False)
         there = decode(base.values, base.dtype).astype(np.float32, copy=False)

@@ -210,24 +210,27 @@ def _steps(spec: PairSpec, block_bytes: int) -> Iterator[_Step]:
         return
     columns = spec.candidate.rows_cols[1]
     bits = max(item_bits(spec.base.dtype), item_bits(spec.candidate.dtype))
-    first, end = spec.rows
+    runs = spec.runs or (spec.rows,)
+    final = runs[-1][1]
     room = max(1, block_bytes * 8 // bits)
     if columns > MAX_COLUMNS:
-        run = max(1, min(room, columns))
-        for row in range(first, end):
-            for left in range(0, columns, run):
-                right = min(left + run, columns)
-                last = row + 1 == end and right == columns
+        width = max(1, min(room, columns))
+        for row in (row for first, end in runs for row in range(first, end)):
+            for left in range(0, columns, width):
+                right = min(left + width, columns)
+                last = row + 1 == final and right == columns
                 yield _Step(spec=spec, rows=(row, row + 1), columns=(left, right), last=last)
         return
     height = max(1, room // columns)
     height = max(1, height // STRIP_ROWS) * STRIP_ROWS if height >= STRIP_ROWS else height
-    for row in range(first, end, height):
-        yield _Step(spec=spec, rows=(row, min(row + height, end)), columns=None, last=row + height >= end)
+    for first, end in runs:
+        for row in range(first, end, height):
+            below = min(row + height, end)
+            yield _Step(spec=spec, rows=(row, below), columns=None, last=below == final)
 
 
 def _is_empty(spec: PairSpec) -> bool:
-    return spec.rows[1] <= spec.rows[0] or spec.candidate.rows_cols[1] == 0
+    return spec.compared_rows <= 0 or spec.candidate.rows_cols[1] == 0
 
 
 def _requests(steps: Sequence[_Step], side: str) -> Iterator[BlockRequest]:

@@ -72,7 +72,7 @@ class TensorMoments:
         columns = spec.candidate.rows_cols[1]
         self.narrow = columns <= MAX_COLUMNS
         """Whether column sums are kept."""
-        self.sums: F64 = np.zeros((kernels.SUMS, spec.rows[1] - spec.rows[0]))
+        self.sums: F64 = np.zeros((kernels.SUMS, spec.compared_rows))
         self._spec = spec
         self._workers = workers
         self.with_residual = with_residual and self.narrow
@@ -90,7 +90,7 @@ class TensorMoments:
         """
         if base.values.shape != candidate.values.shape:
             raise ValueError(f"blocks of {base.values.shape} and {candidate.values.shape} cannot be compared")
-        first = candidate.rows[0] - self._spec.rows[0]
+        first = self._spec.place_of(candidate.rows[0])
         if self.narrow:
             count = candidate.values.shape[0]
             self.sums[:, first : first + count] = self._fold_rows(base, candidate, first)

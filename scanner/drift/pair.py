@@ -44,7 +44,8 @@ class PairMeasurement:
         if self._coding is not None:
             self._coding.fold(base, candidate)
         if self._spectrum is not None:
-            first, end = (row - self._spec.rows[0] for row in candidate.rows)
+            first = self._spec.place_of(candidate.rows[0])
+            end = first + candidate.values.shape[0]
             self._spectrum.fold(base, candidate, float(self._moments.sums[kernels.ENERGY, first:end].sum()))
 
     def finish(self) -> TensorDrift:

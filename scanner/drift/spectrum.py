@@ -152,7 +152,7 @@ class _Whole:
 
 
 def _shape(spec: PairSpec) -> tuple[int, int]:
-    return spec.rows[1] - spec.rows[0], spec.candidate.rows_cols[1]
+    return spec.compared_rows, spec.candidate.rows_cols[1]
 
 
 def _is_exact(rows: int, columns: int) -> bool:
