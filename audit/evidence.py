@@ -1,12 +1,14 @@
 """Everything a detector may see, and the words in which a rule is declared."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from audit.records import Finding, Severity, SkipRecord
 from audit.thresholds import Profile
+from scanner.card_context import CardContext
 from scanner.records import DriftFacts, Lineage, PickleImports, RepoFacts, TokenTable
+from scanner.side.records import SideFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +16,8 @@ class Evidence:
     """The facts of one audit and the profile they are judged by.
 
     ``drift`` and ``tokens`` are None when the weights or the tokenizer could not be read; ``base`` holds the facts
-    of the base's repository when there is one. ``pickles`` lists the files that import more than weights need.
+    of the base's repository when there is one. ``pickles`` lists the files that import more than weights need;
+    ``side`` holds what the files around the weights say; ``card_context`` is what the card's claims are held against besides.
     """
 
     candidate: RepoFacts
@@ -24,6 +27,8 @@ class Evidence:
     tokens: TokenTable | None
     profile: Profile
     pickles: tuple[PickleImports, ...] = ()
+    side: SideFacts = field(default_factory=SideFacts)
+    card_context: CardContext = field(default_factory=CardContext)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from scanner.errors import (
     FileNotFound,
     FileTooLarge,
     HubUnreachable,
+    RepoNotFound,
     RevisionNotFound,
 )
 from scanner.folder import list_folder, read_file
@@ -315,6 +316,20 @@ class Hub:
                     return
                 model = described(info)
             yield model
+
+    def has_dataset(self, name: str) -> bool:
+        """Whether the Hub has a dataset of that name that this token may see. One request.
+
+        Raises:
+            RepoGated: it exists, behind terms.
+            HubUnreachable: the network or the Hub failed.
+        """
+        try:
+            with self._session.asking(self._session.about(f"datasets/{name}")):
+                self._api.dataset_info(name, expand=["sha"])
+        except RepoNotFound:
+            return False
+        return True
 
     def reading(self) -> AbstractContextManager[None]:
         """Give the calls of huggingface_hub in a ``with`` block the limits, retries and counters of this reader.
