@@ -1,0 +1,1 @@
+"""Which bytes of two checkpoints are worth reading first."""
