@@ -23,25 +23,29 @@ def decide(
     *,
     doubts: Sequence[str] = (),
     calibrated: bool = True,
+    accepted_base: bool = False,
 ) -> Verdict:
     """Weigh the hits against what was read.
 
     Args:
-        hits: of the rules that weigh; a hit without a finding raises the score, never the outcome.
+        hits: of the rules that weigh; a hit without a finding, or with an accepted one, raises the score, never the
+            outcome.
         coverage: of the comparison, None when nothing was compared.
         lineage: whose status decides before anything else.
         profile: holds ``policy.review_score``, ``policy.fail_score`` and ``policy.least_coverage``.
         notes: sentences for the reader that change nothing.
         doubts: sentences that forbid a pass.
         calibrated: true when the profile's clean bank holds models of this type.
+        accepted_base: the contradicted base itself is accepted; it then no longer fails, and what was not compared
+            against it keeps the verdict from passing.
     """
     score = max((hit.score for hit in hits), default=0.0)
     doubts = (*_doubts(coverage, lineage, profile), *doubts)
-    found = [hit for hit in hits if hit.finding is not None]
+    found = [hit for hit in hits if hit.finding is not None and hit.finding.suppression is None]
     review, fail = profile.value("policy.review_score"), profile.value("policy.fail_score")
     reached = max((hit.score for hit in found), default=0.0)
     outcome: Outcome
-    if lineage.status == "contradicted" or reached >= fail:
+    if (lineage.status == "contradicted" and not accepted_base) or reached >= fail:
         outcome = "fail"
     elif reached >= review:
         outcome = "review"

@@ -55,11 +55,20 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Suppression:
+    """Why a finding was accepted, and the last day (ISO 8601, UTC, included) on which that holds."""
+
+    reason: str
+    expires: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One thing worth a person's attention.
 
     Severity says how bad it would be, confidence how sure we are; they are never mixed. At least one location (the
-    first is the primary one) and one measurement. ``fingerprint`` is stable across revisions and numbers.
+    first is the primary one) and one measurement. ``fingerprint`` is stable across revisions and numbers. With a
+    ``suppression`` the finding was accepted by whoever ran the audit, and does not count for the outcome.
     """
 
     rule_id: str
@@ -71,6 +80,7 @@ class Finding:
     fingerprint: str
     locations: tuple[Location, ...]
     measurements: tuple[Measurement, ...]
+    suppression: Suppression | None = None
 
     def __post_init__(self) -> None:
         if not self.locations or not self.measurements:

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
 from audit.card.checks import CARD_CHECKS
+from audit.detectors.lineage import CONTRADICTED
 from audit.drift_records import drift_records
 from audit.evidence import Detector, Evidence, Hit
 from audit.merging import one_per_tensor
@@ -22,6 +24,7 @@ from audit.records import (
 )
 from audit.rulebook import DETECTORS
 from audit.sealing import coverage_record, lineage_record, subject
+from audit.suppressions import Entry, suppress
 from scanner.records import Skip
 
 TOOL = "hubaudit"
@@ -46,6 +49,7 @@ def audit(
     runtime: RuntimeRecord,
     skips: Sequence[Skip] = (),
     detectors: Sequence[Detector] = DETECTORS,
+    accepted: Sequence[Entry] = (),
 ) -> AuditReport:
     """Judge the evidence and seal the report.
 
@@ -56,9 +60,14 @@ def audit(
         runtime: what the scan cost.
         skips: what the caller could not read, beside those of the drift's coverage.
         detectors: the rule book, all of it unless a test says otherwise.
+        accepted: entries of a baseline; they hold on the day of ``created_at``.
     """
     judged = run_detectors(evidence, detectors)
-    hits = one_per_tensor(judged.hits)
+    about = subject(evidence)
+    baseline = suppress(judged.hits, accepted, model=about.name, today=_day(created_at)) if accepted else None
+    raw = baseline.hits if baseline else judged.hits
+    # Apart, so that an accepted finding does not swallow what another rule says of the same tensor.
+    hits = (*one_per_tensor([h for h in raw if not _accepted(h)]), *one_per_tensor([h for h in raw if _accepted(h)]))
     card, card_skips = _card(evidence)
     drift: list[DriftRecord] = []
     left_out: list[SkipRecord] = []
@@ -72,15 +81,16 @@ def audit(
         evidence.drift.coverage if evidence.drift else None,
         evidence.lineage,
         evidence.profile,
-        _notes(evidence, judged),
+        (*_notes(evidence, judged), *(baseline.notes if baseline else ())),
         doubts=_doubts(evidence, judged),
         calibrated=calibrated(evidence),
+        accepted_base=any(hit.rule_id == CONTRADICTED.id and _accepted(hit) for hit in raw),
     )
     return AuditReport(
         schema=SCHEMA_V1,
         tool=ToolRecord(name=TOOL, version=tool_version),
         created_at=created_at,
-        subject=subject(evidence),
+        subject=about,
         lineage=lineage_record(evidence.lineage),
         coverage=coverage_record(evidence, skips, (*judged.skips, *card_skips, *left_out)),
         verdict=verdict,
@@ -127,6 +137,15 @@ def run_detectors(evidence: Evidence, detectors: Sequence[Detector] = DETECTORS)
 def sorted_findings(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Most severe first, then by rule, then by fingerprint."""
     return tuple(sorted(findings, key=lambda f: (-SEVERITIES.index(f.severity), f.rule_id, f.fingerprint)))
+
+
+def _accepted(hit: Hit) -> bool:
+    return hit.finding is not None and hit.finding.suppression is not None
+
+
+def _day(created_at: str) -> date:
+    """The day of the audit, UTC."""
+    return datetime.fromisoformat(created_at).astimezone(UTC).date()
 
 
 def _cannot_run(detector: Detector, evidence: Evidence) -> str | None:

@@ -172,9 +172,14 @@ def _set_outputs(audits: list[Audit], inputs: Inputs, runner: Runner) -> None:
     outcomes = {audit.report.verdict.outcome if audit.report else "inconclusive" for audit in audits}
     reports = [audit for audit in audits if audit.report]
     runner.output("verdict", next((outcome for outcome in OUTCOMES if outcome in outcomes), "inconclusive"))
-    runner.output("findings-count", str(sum(len(audit.report.findings) for audit in audits if audit.report)))
+    runner.output("findings-count", str(sum(_counting(audit.report) for audit in audits if audit.report)))
     runner.output("report-path", str(reports[0].path if len(audits) == len(reports) == 1 else inputs.output))
     runner.output("sarif-path", str(inputs.sarif_file or _sarif_folder(inputs)) if reports else "")
+
+
+def _counting(report: AuditReport) -> int:
+    """Return the number of findings that the baseline does not accept."""
+    return sum(1 for finding in report.findings if finding.suppression is None)
 
 
 def _publish(audits: list[Audit], inputs: Inputs, settings: Settings, hub: Hub, runner: Runner) -> list[Exit]:

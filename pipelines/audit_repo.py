@@ -7,7 +7,7 @@ A failure on the way does not throw away what is already known: the report is ma
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from typing import Literal
 from audit.evidence import Evidence
 from audit.records import AuditReport, RuntimeRecord
 from audit.run import audit
+from audit.suppressions import Entry
 from audit.thresholds import Profile, load_profile
 from pipelines.progress import Progress, Quiet
 from pipelines.settings import tool_version
@@ -76,6 +77,7 @@ def _weigh(
     from pipelines.adapters import weigh_adapter
     from scanner.alignment import align
     from scanner.drift.measure import measure
+    from scanner.lineage.parted import in_same_parts
     from scanner.lineage.relation import declared_or_measured, measure_relation, settled_relation
     from scanner.lineage.trace import trace
     from scanner.weights.adapters import is_adapter
@@ -89,6 +91,7 @@ def _weigh(
             return weigh_adapter(candidate, base, (candidate_source, base_source), claimed, progress, threads)
         candidate_source = named_as(candidate_source, base_source)
         base_source = named_as(base_source, candidate_source)
+        candidate_source, base_source = in_same_parts(candidate_source, base_source, candidate, base)
         alignment = align(
             candidate_source.table, base_source.table, candidate_config=candidate.config, base_config=base.config
         )
@@ -126,6 +129,7 @@ def audit_repo(
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     threads: int | None = None,
     salt: int | None = None,
+    accepted: Sequence[Entry] = (),
 ) -> Audited:
     """Scan a model against its base and return the sealed report.
 
@@ -138,6 +142,7 @@ def audit_repo(
         clock: gives the report's time stamp.
         threads: cores for the numerics; all usable ones when None.
         salt: a secret number from which the sampled rows are drawn; a new one when None.
+        accepted: findings that were accepted (``audit.suppressions``); they are marked and do not count.
 
     Raises:
         BadReference: ``model`` or ``base`` is not a reference.
@@ -222,6 +227,7 @@ def audit_repo(
             requests=hub.requests,
         ),
         skips=skips,
+        accepted=accepted,
     )
     return Audited(report=report, ending=ending, problem=problem, cause=cause)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.command import Exit, in_one_line, load_report, open_hub
+from pipelines.command import Exit, in_one_line, load_baseline, load_report, open_hub
 from pipelines.command import ends_with_a_sentence as _ends_with_a_sentence
 from pipelines.fleet_cli import fleet
 from pipelines.lineage_cli import lineage
@@ -63,6 +63,12 @@ def cli(debug: bool, quiet: bool) -> None:
     show_default=True,
     help="The mildest outcome that exits with 1.",
 )
+@click.option(
+    "--baseline",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Findings that are accepted, each with a reason and an expiry date (docs/reports.md).",
+)
 @click.pass_context
 @_ends_with_a_sentence
 def scan(
@@ -73,6 +79,7 @@ def scan(
     formats: tuple[str, ...],
     outputs: tuple[str, ...],
     fail_on: str,
+    baseline: Path | None,
 ) -> None:
     """Scan MODEL: lineage, weights, card, verdict, reports.
 
@@ -90,8 +97,9 @@ def scan(
 
     wanted = pair_outputs(formats, outputs)
     check_targets(wanted)
+    accepted = load_baseline(baseline)
     with terminal_progress(quiet=context.find_root().params["quiet"]) as progress:
-        audited = audit_repo(model, base=base, hub=open_hub(), progress=progress)
+        audited = audit_repo(model, base=base, hub=open_hub(), progress=progress, accepted=accepted)
     write_reports(audited.report, wanted)
     if audited.problem:
         click.echo(f"hubaudit: {in_one_line(audited.problem)}", err=True)

@@ -13,6 +13,7 @@ from pipelines.settings import load_settings
 
 if TYPE_CHECKING:
     from audit.records import AuditReport
+    from audit.suppressions import Entry
     from scanner.errors import HubAuditError
     from scanner.hub import Hub
 
@@ -100,6 +101,26 @@ def open_hub() -> "Hub":
         timeout_seconds=settings.timeout_seconds,
         max_wait_seconds=settings.patience_seconds,
     )
+
+
+def load_baseline(path: Path | None) -> "tuple[Entry, ...]":
+    """Read a baseline file; no file means no entries.
+
+    Raises:
+        BadBaseline: it is not one; the sentence names the line.
+        OSError: it cannot be read.
+    """
+    from audit.suppressions import MAX_FILE_BYTES, BadBaseline, parse_baseline
+
+    if path is None:
+        return ()
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise BadBaseline(f"{path} is larger than {MAX_FILE_BYTES:,} bytes; split the list by model.")
+    try:
+        return parse_baseline(path.read_text(encoding="utf-8-sig"), str(path))
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise BadBaseline(f"{path}, line {line}: this is not UTF-8; save the file as UTF-8.") from None
 
 
 def load_report(path: Path) -> "AuditReport":

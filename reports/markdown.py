@@ -27,6 +27,7 @@ from reports.wording import (
     pinned,
     place,
     reproduce,
+    severity,
 )
 
 PR_MARKER = "<!-- hubaudit:thread -->"
@@ -83,7 +84,7 @@ def finding_lines(findings: Iterable[Finding]) -> list[FindingLine]:
     """Return findings as rows: the primary place, up to eight tokens, and the figures that have a threshold."""
     return [
         FindingLine(
-            severity=finding.severity,
+            severity=severity(finding),
             rule=finding.rule_id,
             title=finding.title,
             explanation=finding.explanation,

@@ -107,10 +107,10 @@ def _rules(findings: Iterable[Finding]) -> list[dict[str, Any]]:
 
 
 def _section(rule_id: str) -> dict[str, str]:
-    """Return the rule's section of the rule book; nothing where the book has none, which must not cost the report."""
+    """Return the rule's section of the rule book; nothing for a rule of another version, which the book has not."""
     try:
         return {"markdown": explain(rule_id)}
-    except (KeyError, FileNotFoundError):
+    except KeyError:
         return {}
 
 
@@ -124,6 +124,7 @@ def _result(finding: Finding, rule_index: int, card_line: int) -> dict[str, Any]
         "message": _text(text),
         "locations": [_location(location, card_line) for location in finding.locations[:LOCATIONS_SHOWN]],
         "partialFingerprints": {"hubaudit/v1": clean_line(finding.fingerprint)},
+        "suppressions": _suppressions(finding),
         "properties": {
             "severity": finding.severity,
             "confidence": finding.confidence,
@@ -133,6 +134,18 @@ def _result(finding: Finding, rule_index: int, card_line: int) -> dict[str, Any]
             ],
         },
     }
+
+
+def _suppressions(finding: Finding) -> list[dict[str, Any]]:
+    """Return the acceptance of a finding (§ 3.27.23); the empty list says that there is none.
+
+    Its state is left out, since the published schemas disagree on that property's name; absent means accepted.
+    """
+    if finding.suppression is None:
+        return []
+    justification = clean_prose(finding.suppression.reason)
+    expires = {"expires": clean_line(finding.suppression.expires)}
+    return [{"kind": "external", "justification": justification, "properties": expires}]
 
 
 def _location(location: Location, card_line: int) -> dict[str, Any]:

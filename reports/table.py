@@ -27,6 +27,7 @@ from reports.wording import (
     place,
     read_bytes,
     reproduce,
+    severity,
     spoken,
 )
 
@@ -128,7 +129,7 @@ def _check(check: CheckRecord) -> Text:
 
 def _finding(finding: Finding) -> Iterator[RenderableType]:
     """Yield one finding: what, where, on what grounds, what to do."""
-    head = Text(f"{finding.severity.upper()} ", style=_SEVERITY_STYLES[finding.severity])
+    head = Text(f"{severity(finding).upper()} ", style=_SEVERITY_STYLES[finding.severity])
     head.append(f"{clean_line(finding.rule_id)} ", style="bold").append(clean_prose(finding.title), style="bold")
     yield head
     yield _indented(Text(clean_prose(finding.explanation)))
@@ -137,6 +138,9 @@ def _finding(finding: Finding) -> Iterator[RenderableType]:
         rows.append((Text(), Text(f"and {len(finding.locations) - LOCATIONS_SHOWN:,} more places")))
     rows += [(Text("measured", style="dim"), Text(clean_prose(measured(m)))) for m in finding.measurements]
     rows.append((Text("sure", style="dim"), Text(f"{finding.confidence} confidence")))
+    if finding.suppression:
+        accepted = f"until {clean_line(finding.suppression.expires)}: {finding.suppression.reason}"
+        rows.append((Text("accepted", style="dim"), Text(clean_prose(accepted))))
     rows.append((Text("do", style="dim"), Text(clean_prose(finding.remedy))))
     yield _rows(rows)
 

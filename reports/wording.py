@@ -88,9 +88,17 @@ def _meaning(report: AuditReport) -> tuple[str, str]:
 
 
 def found(findings: Iterable[Finding]) -> str:
-    """Return the findings by severity, worst first: ``1 critical, 2 low``; empty when there are none."""
-    counts = Counter(finding.severity for finding in findings)
-    return ", ".join(f"{counts[severity]:,} {severity}" for severity in reversed(SEVERITIES) if counts[severity])
+    """Return the findings by severity, worst first: ``1 critical, 2 low, 1 accepted``; empty when there are none."""
+    listed = tuple(findings)
+    counts = Counter(finding.severity for finding in listed if finding.suppression is None)
+    parts = [f"{counts[severity]:,} {severity}" for severity in reversed(SEVERITIES) if counts[severity]]
+    accepted = len(listed) - sum(counts.values())
+    return ", ".join([*parts, f"{accepted:,} accepted"] if accepted else parts)
+
+
+def severity(finding: Finding) -> str:
+    """Return the severity, with the word *accepted* where the baseline accepts the finding."""
+    return f"{finding.severity}, accepted" if finding.suppression else finding.severity
 
 
 def _found(report: AuditReport) -> str:

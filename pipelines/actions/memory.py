@@ -10,10 +10,12 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from audit.records import AuditReport
 from pipelines.actions.inputs import Target
+from pipelines.command import load_baseline
 from pipelines.output import write_document
 from pipelines.settings import tool_version
 from scanner.errors import HubAuditError
@@ -35,6 +37,11 @@ class Remembered:
     report: str
 
 
+def today() -> date:
+    """Return the present day, UTC."""
+    return datetime.now(UTC).date()
+
+
 class Memory:
     """The reports of earlier jobs; with no folder, none."""
 
@@ -42,10 +49,16 @@ class Memory:
         """Read what is there.
 
         Raises:
+            BadBaseline: the baseline is none.
             OSError: the folder cannot be made, or the baseline not be read.
         """
         self._folder = folder
-        self._baseline = hashlib.sha256(baseline.read_bytes()).hexdigest() if baseline else ""
+        day = today()
+        # An acceptance that has ended since changes the outcome, though the file is the same.
+        self._baseline = [
+            [entry.fingerprint, entry.model or "", entry.reason, entry.expires.isoformat(), entry.holds(day)]
+            for entry in load_baseline(baseline)
+        ]
         self._known: dict[str, Remembered] = {}
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +98,7 @@ class Memory:
         write_document(json.dumps(index, indent=1, sort_keys=True), str(self._folder / INDEX))
 
     def _key(self, target: Target) -> str:
-        parts = [tool_version(), target.base or "", target.fail_on, self._baseline]
+        parts: list[object] = [tool_version(), target.base or "", target.fail_on, self._baseline]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

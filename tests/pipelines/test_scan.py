@@ -113,6 +113,47 @@ def test_a_planted_edit_exits_with_one(hub: LocalHub, folders: tuple[Path, Path]
     assert scan("pico/edited", "--fail-on", "never").code == 0
 
 
+def test_a_baseline_accepts_what_was_found_and_an_expired_one_does_not(
+    hub: LocalHub, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model = pico.load(folders[1])
+    pico.poison_row(model, 200, keep_norm=False)
+    hub.add_repo("pico/edited", folder=pico.save(model, tmp_path / "edited", base_model="pico/base"))
+    first = scan("pico/edited", folder=tmp_path)
+    assert first.report is not None
+    assert first.code == 1
+    baseline = tmp_path / "baseline.json"
+    entries = [
+        {"fingerprint": found["fingerprint"], "reason": "a planted row, known", "expires": "2999-12-31"}
+        for found in first.report["findings"]
+    ]
+
+    def again(content: Any) -> Ran:
+        baseline.write_text(json.dumps(content))
+        return scan("pico/edited", "--baseline", str(baseline), folder=tmp_path)
+
+    accepted = again({"suppressions": entries})
+    assert accepted.report is not None
+    assert accepted.code == 0
+    assert {f["suppression"]["reason"] for f in accepted.report["findings"]} == {"a planted row, known"}
+    assert len(accepted.report["findings"]) >= len(first.report["findings"])
+    assert accepted.report["verdict"]["reasons"] == []
+    assert accepted.report["verdict"]["score"] == pytest.approx(first.report["verdict"]["score"])
+    assert "accepted" in accepted.out.splitlines()[0]
+
+    expired = again({"suppressions": [entry | {"expires": "2020-01-01"} for entry in entries]})
+    assert expired.code == 1
+    assert "ended on 2020-01-01" in expired.out
+
+    broken = again({"suppressions": [{"fingerprint": "x"}]})
+    assert broken.code == 2
+    assert "line 1: fingerprint is missing" in broken.err
+    baseline.write_bytes(b"suppressions:\n\xff")
+    bad = scan("pico/edited", "--baseline", str(baseline))
+    assert bad.code == 2
+    assert "line 2: this is not UTF-8" in bad.err
+
+
 def test_the_wrong_base_is_contradicted_and_the_rest_not_read(hub: LocalHub, tmp_path: Path) -> None:
     other = pico.save(pico.make_base(seed=99, layers=6), tmp_path / "other")
     hub.add_repo("pico/other", folder=other)

@@ -9,8 +9,9 @@ from any_report import reports
 from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft7Validator
 
-from audit.records import SEVERITIES, Location, SkipRecord
+from audit.records import SEVERITIES, Location, SkipRecord, Suppression
 from audit.rulebook import all_rules, explain
+from reports.formats import render
 from reports.sarif import RESULTS_SHOWN, SEVERITY_TABLE, render_sarif
 
 SCHEMA = Path(__file__).parents[3] / "shared" / "schemas" / "sarif-schema-2.1.0.json"
@@ -206,3 +207,31 @@ def test_messages_hold_neither_links_nor_placeholders():
     text = run_of(dataclasses.replace(report, findings=(finding,)))["results"][0]["message"]["text"]
     assert "[here] (https://x) and {{0}} or [CLS] {x}" in text
     assert not re.search(r"\]\(", text)
+
+
+def accepted(report):
+    suppression = Suppression(reason="known \x1b[31m, see {0} [here](https://x)", expires="2027-06-30")
+    first, *others = report.findings
+    return dataclasses.replace(report, findings=(dataclasses.replace(first, suppression=suppression), *others))
+
+
+def test_an_accepted_finding_is_suppressed_there(validator):
+    report = accepted(sample_reports.poisoned_row())
+    validator.validate(json.loads(render_sarif(report)))
+    first, second = run_of(report)["results"]
+    assert first["suppressions"] == [
+        {
+            "kind": "external",
+            "justification": "known \\x1b[31m, see {0} [here](https://x)",
+            "properties": {"expires": "2027-06-30"},
+        }
+    ]
+    assert second["suppressions"] == []
+
+
+@pytest.mark.parametrize("name", ["table", "markdown", "summary", "html"])
+def test_every_other_format_says_accepted(name):
+    text = render(accepted(sample_reports.poisoned_row()), name)
+    assert "accepted" in text.lower()
+    assert "1 low, 1 accepted" in text or name == "markdown"
+    assert "\x1b" not in text

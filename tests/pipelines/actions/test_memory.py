@@ -1,4 +1,5 @@
 import dataclasses
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from localhub.server import LocalHub
 from quickhub import quick_hub
 from sample_reports import honest
 
+import pipelines.actions.memory
 from audit.records import AuditReport
 from pipelines.actions.inputs import Target
 from pipelines.actions.memory import Memory
@@ -59,14 +61,29 @@ def test_a_new_commit_on_either_side_is_scanned(
 
 def test_other_wishes_are_scanned(tmp_path: Path, hub_server: LocalHub, report: AuditReport) -> None:
     baseline = tmp_path / "baseline"
-    baseline.write_text("a")
+    baseline.write_text("suppressions: [{fingerprint: 77aa90cdee120034, reason: known, expires: 2999-01-01}]")
     keep(tmp_path, report, baseline=baseline)
     assert recall(tmp_path, hub_server, baseline=baseline) == 0
     assert recall(tmp_path, hub_server) is None
     assert recall(tmp_path, hub_server, Target(model="demo/model", base="x/y"), baseline) is None
     assert recall(tmp_path, hub_server, Target(model="demo/model", fail_on="never"), baseline) is None
-    baseline.write_text("b")
+    accepted = "suppressions: [{fingerprint: 8f3a1c0b5d7e9f21, reason: known, expires: 2999-01-01}]"
+    baseline.write_text(accepted)
     assert recall(tmp_path, hub_server, baseline=baseline) is None
+    keep(tmp_path, report, baseline=baseline)
+    assert recall(tmp_path, hub_server, baseline=baseline) == 0
+
+
+def test_an_acceptance_that_has_ended_since_is_scanned_again(
+    tmp_path: Path, hub_server: LocalHub, report: AuditReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    baseline = tmp_path / "baseline"
+    baseline.write_text("suppressions: [{fingerprint: 8f3a1c0b5d7e9f21, reason: known, expires: 2026-12-31}]")
+    for day, found in (("2026-12-30", None), ("2026-12-31", 0), ("2027-01-01", None)):
+        monkeypatch.setattr(pipelines.actions.memory, "today", lambda day=day: date.fromisoformat(day))
+        assert recall(tmp_path, hub_server, baseline=baseline) == found
+        if found is None:
+            keep(tmp_path, report, baseline=baseline)
 
 
 @pytest.mark.parametrize("code", [2, 3, 4])
