@@ -1,0 +1,1 @@
+"""The files around the weights: what they say, the candidate's against the base's."""
