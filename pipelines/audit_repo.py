@@ -77,11 +77,11 @@ def _weigh(
     from pipelines.adapters import weigh_adapter
     from scanner.alignment import align
     from scanner.drift.measure import measure
-    from scanner.lineage.parted import in_same_parts
+    from scanner.lineage.parted import in_step
     from scanner.lineage.relation import declared_or_measured, measure_relation, settled_relation
     from scanner.lineage.trace import trace
     from scanner.weights.adapters import is_adapter
-    from scanner.weights.opening import named_as, open_source
+    from scanner.weights.opening import open_source
 
     with ExitStack() as stack:
         progress.stage("reading tensor tables")
@@ -89,9 +89,7 @@ def _weigh(
         base_source = stack.enter_context(open_source(base, hub))
         if is_adapter(candidate_source):
             return weigh_adapter(candidate, base, (candidate_source, base_source), claimed, progress, threads)
-        candidate_source = named_as(candidate_source, base_source)
-        base_source = named_as(base_source, candidate_source)
-        candidate_source, base_source = in_same_parts(candidate_source, base_source, candidate, base)
+        candidate_source, base_source = in_step(candidate_source, base_source, candidate, base)
         alignment = align(
             candidate_source.table, base_source.table, candidate_config=candidate.config, base_config=base.config
         )

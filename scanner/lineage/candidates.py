@@ -16,6 +16,7 @@ from scanner.hub import Hub
 from scanner.lineage.descent import TABLE_SHARE
 from scanner.lineage.direction import check_direction
 from scanner.lineage.mixture import Share, fit_mixture, mixture_check, read_planned, share_of_way
+from scanner.lineage.parted import in_step
 from scanner.lineage.sampling import plan_samples, read_samples
 from scanner.lineage.trace import trace
 from scanner.records import Alignment, Check, LineageStatus, Measured, PairSpec, RepoFacts, RepoRef, Skip
@@ -142,6 +143,7 @@ def _aligned(candidate: RepoFacts, other: RepoFacts, ours: WeightSource, theirs:
 
 def _ranked(candidate: RepoFacts, other: RepoFacts, ours: WeightSource, theirs: WeightSource, seed: int) -> Ranked:
     """Look at one possible parent; its rows only when most of the candidate has a partner in it."""
+    ours, theirs = in_step(ours, theirs, candidate, other)
     alignment = _aligned(candidate, other, ours, theirs)
     share = alignment.parameters_compared / alignment.parameters_total if alignment.parameters_total else 0.0
     if share < TABLE_SHARE and not _same_sizes(ours, theirs):
