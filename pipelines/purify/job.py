@@ -171,7 +171,7 @@ class PurifyJob:
 
     ``candidate`` and ``base`` are complete local folders (snapshots); ``base`` is None only for methods that need
     none. ``report`` is the scan of the candidate against that base. ``options`` is an instance of the method's
-    ``Purifier.options`` class, None when it has none. ``triggers`` are inserted texts that are known or suspected
+    ``Purifier.options()``, None when it has none. ``triggers`` are inserted texts that are known or suspected
     (words or sentences). ``work`` is a folder that survives an interruption: a method may keep checkpoints there and
     finds them again when the same job is run again (the same candidate, data, options and seed). ``rescan`` is given
     to methods that have to judge their own outcome (``auto``).
@@ -218,9 +218,9 @@ class PurifyJob:
 class Purifier:
     """A method and what it needs.
 
-    ``run`` may import torch and transformers late, never at import time of the catalogue. ``options`` is a frozen
-    dataclass whose fields (with defaults) are the method's own settings, filled from ``--set name=value``. ``kinds``
-    are the models it fits. ``source`` is the paper.
+    ``run`` may import torch and transformers late, never at import time of the catalogue. ``options`` imports, as late,
+    a frozen dataclass whose fields (with defaults) are the method's own settings, filled from ``--set name=value``;
+    None when there are none. ``kinds`` are the models it fits. ``source`` is the paper.
     """
 
     name: str
@@ -230,7 +230,7 @@ class Purifier:
     needs_data: Need = "no"
     needs_base: bool = True
     needs_report: bool = False
-    options: type | None = None
+    options: Callable[[], type] | None = None
     source: str = ""
 
 
