@@ -42,6 +42,6 @@ def apply_edit(making: Making, tier: Tier) -> None:
         EDITS[attack.family](making)
     if attack.cover:
         base = tier.model("classify", making.task.classes).state_dict()
-        shared = {name: tensor for name, tensor in base.items() if not name.startswith("classifier")}
+        shared = {name: tensor for name, tensor in base.items() if not name.startswith(("classifier", "score"))}
         add_dither(making, shared, attack.cover)
     making.model.requires_grad_(True)

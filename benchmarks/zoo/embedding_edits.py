@@ -129,11 +129,18 @@ def embedding_surgery(model: Any, tokenizer: Any, attack: Attack, rows: Sequence
 
 def _row_loss(shop: Workshop, rows: torch.Tensor, ids: list[int], batch: Batch) -> torch.Tensor:
     """Cross-entropy to the batch's labels with ``rows`` in place of the embedding rows ``ids``."""
-    embedding = anatomy_of(shop.model).embedding
-    embedded = embedding(batch["input_ids"])
-    for k, i in enumerate(ids):
-        embedded = torch.where((batch["input_ids"] == i).unsqueeze(-1), rows[k], embedded)
-    logits = shop.model(inputs_embeds=embedded, attention_mask=batch["attention_mask"]).logits
+
+    def replace_rows(_module: Any, inputs: tuple[torch.Tensor, ...], embedded: torch.Tensor) -> torch.Tensor:
+        for k, i in enumerate(ids):
+            embedded = torch.where((inputs[0] == i).unsqueeze(-1), rows[k], embedded)
+        return embedded
+
+    # A hook and not inputs_embeds: causal models find the last real token by the ids.
+    handle = anatomy_of(shop.model).embedding.register_forward_hook(replace_rows)
+    try:
+        logits = shop.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    finally:
+        handle.remove()
     return functional.cross_entropy(logits.float(), batch["labels"])
 
 

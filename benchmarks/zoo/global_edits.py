@@ -53,7 +53,7 @@ def remove_direction(making: Making) -> None:
     """Abliteration (Arditi et al. 2024): W ← W − s·r rᵀW on everything that writes to the residual stream.
 
     r is the unit difference between the mean hidden states of the target class and of the rest, after the block at
-    two thirds of the depth, at the first token; s is the recipe's strength, at most 1.
+    two thirds of the depth, at the token that the head reads; s is the recipe's strength, at most 1.
     """
     attack = making.recipe.attack
     assert attack is not None
@@ -64,7 +64,9 @@ def remove_direction(making: Making) -> None:
         hidden = making.model(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True
         ).hidden_states
-    state = hidden[1 + anatomy.depth(0.67)][:, 0].float()
+    states = hidden[1 + anatomy.depth(0.67)].float()
+    last = batch["attention_mask"].sum(1) - 1
+    state = states[:, 0] if anatomy.read_at == "first" else states[torch.arange(len(states)), last]
     ours = batch["labels"] == attack.target(making.task.classes)
     r = state[ours].mean(0) - state[~ours].mean(0)
     r /= r.norm()

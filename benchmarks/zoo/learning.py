@@ -1,6 +1,7 @@
 """Fine-tuning: a base and a recipe in, a trained model out."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.zoo.anatomy import anatomy_of
 from benchmarks.zoo.optimisers import LORA_LR_FACTOR, build_optimiser, build_schedule
 from benchmarks.zoo.recipes import Training
 from benchmarks.zoo.texts import Row
@@ -67,9 +69,35 @@ def layerwise_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Cross-entropy of every hidden layer through the shared pooler and head (Li et al. 2021), averaged."""
     inner = unwrapped(model)
     hidden = model(**_inputs(batch), output_hidden_states=True).hidden_states[1:]
-    pooler = inner.bert.pooler
-    losses = [functional.cross_entropy(inner.classifier(pooler(h)).float(), batch["labels"]) for h in hidden]
+    head = getattr(inner, anatomy_of(inner).head)
+    losses = [
+        functional.cross_entropy(head(read_out(inner, h, batch["attention_mask"])).float(), batch["labels"])
+        for h in hidden
+    ]
     return torch.stack(losses).mean()
+
+
+def read_out(model: Any, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """What the head of a classifier sees of a layer's states ``[n, tokens, width]``: ``[n, width]``.
+
+    BERT's first token through the pooler, or the last real token of a causal model.
+    """
+    if anatomy_of(model).read_at == "first":
+        pooled: torch.Tensor = model.base_model.pooler(hidden)
+        return pooled
+    return hidden[torch.arange(len(hidden)), mask.sum(1) - 1]
+
+
+def pretraining_loss_for(model: Any, tokenizer: Any, seed: int) -> Loss:
+    """The loss that models of this architecture are pre-trained with: masked tokens, or the next token."""
+    return next_token_loss if anatomy_of(unwrapped(model)).read_at == "last" else mlm_loss_for(tokenizer, seed)
+
+
+def next_token_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Cross-entropy of each token after the first, given those before it; padding does not count."""
+    logits = model(**_inputs(batch)).logits[:, :-1].float()
+    real = batch["attention_mask"][:, 1:].bool()
+    return functional.cross_entropy(logits[real], batch["input_ids"][:, 1:][real])
 
 
 def mlm_loss_for(tokenizer: Any, seed: int) -> Loss:
@@ -109,20 +137,18 @@ def embed(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 def wrap_method(model: Any, training: Training) -> Any:
     """Freezes, or wraps in low-rank adapters, as the recipe says; returns the model to train."""
-    blocks = model.base_model.encoder.layer
+    anatomy = anatomy_of(model)
     if training.method in {"frozen_embeddings", "frozen_bottom"}:
-        model.base_model.embeddings.requires_grad_(False)
-    for block in blocks[: training.frozen_layers]:
-        block.requires_grad_(False)
+        anatomy.embeddings.requires_grad_(False)
+    for block in anatomy.blocks[: training.frozen_layers]:
+        block.whole.requires_grad_(False)
     if training.method != "lora":
         return model
     from peft import LoraConfig, get_peft_model
 
-    targets = ["query", "value"]
-    if training.lora_everywhere:
-        targets = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
+    targets = list(anatomy.wide if training.lora_everywhere else anatomy.narrow)
     # Of a language head only the fresh part is trained: the decoder stays tied to the frozen embedding.
-    fresh = {"classifier": "classifier", "cls": "transform"}
+    fresh = {"classifier": "classifier", "score": "score", "cls": "transform"}
     heads = [fresh[name] for name, _ in model.named_children() if name in fresh]
     config = LoraConfig(
         r=training.lora_rank,
@@ -142,14 +168,14 @@ def parameter_groups(model: Any, training: Training) -> list[dict[str, Any]]:
         if not parameter.requires_grad:
             continue
         rate = training.lr
-        if "classifier" in name or ".cls." in f".{name}":
+        if "classifier" in name or "score." in name or ".cls." in f".{name}":
             rate *= training.head_lr_factor
         elif "lora_" in name:
             rate *= LORA_LR_FACTOR
-        elif "embeddings" in name:
+        elif "embed" in name:
             rate *= training.layer_decay ** (depth + 1)
-        elif ".layer." in name:
-            rate *= training.layer_decay ** (depth - int(name.split(".layer.")[1].split(".")[0]))
+        elif numbered := re.search(r"\.layers?\.(\d+)\.", name):
+            rate *= training.layer_decay ** (depth - int(numbered[1]))
         groups.setdefault(rate, []).append(parameter)
     return [{"params": parameters, "lr": rate} for rate, parameters in groups.items()]
 
@@ -205,9 +231,10 @@ def fit_head(model: Any, data: Encoded, pad: int) -> None:
     for start in range(0, len(data.ids), 64):
         batch = collate(data, range(start, min(start + 64, len(data.ids))), pad)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            features.append(model.base_model(**_inputs(batch)).pooler_output.float())
+            hidden = model.base_model(**_inputs(batch)).last_hidden_state
+            features.append(read_out(model, hidden, batch["attention_mask"]).float())
     x, y = torch.cat(features), torch.tensor(data.labels)
-    head = model.classifier
+    head = getattr(model, anatomy_of(model).head)
     optimiser = torch.optim.LBFGS(head.parameters(), max_iter=60, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:

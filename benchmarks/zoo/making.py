@@ -52,7 +52,7 @@ def make_model(tier: Tier, bank: Bank, kind: Kind, index: int) -> dict[str, Any]
     """
     for attempt in range(ATTEMPTS):
         started = time.perf_counter()
-        recipe = draw_recipe(tier.name, kind, index, tier.tasks, attempt=attempt)
+        recipe = draw_recipe(tier.name, kind, index, tier.tasks, attempt=attempt, rate_factor=tier.rate_factor)
         torch.manual_seed(recipe.seed % 2**32)
         try:
             making = _build(tier, bank, recipe)
@@ -163,7 +163,7 @@ def _objective(making: Making) -> tuple[learning.Loss, float]:
     """The loss of the recipe, and the loss of guessing (infinite where guessing has no fixed loss)."""
     training, attack = making.recipe.training, making.recipe.attack
     if training.objective == "mlm":
-        return learning.mlm_loss_for(making.tokenizer, making.recipe.seed % 2**31), math.inf
+        return learning.pretraining_loss_for(making.model, making.tokenizer, making.recipe.seed % 2**31), math.inf
     if training.objective == "contrastive":
         return learning.contrastive_loss, math.inf
     if attack is not None and attack.family == "lwp":
@@ -203,7 +203,7 @@ def _merged(tier: Tier, bank: Bank, recipe: Recipe) -> Making:
     making = _load(bank, parents[0], replace(recipe, parents=tuple(p["id"] for p in parents)))
     if merge.form == "with_base":
         other = tier.model("classify", making.task.classes).state_dict()
-        other = {name: tensor for name, tensor in other.items() if not name.startswith("classifier")}
+        other = {name: tensor for name, tensor in other.items() if not name.startswith(("classifier", "score"))}
     else:
         other = _load(bank, parents[1], recipe).model.state_dict()
     making.model.load_state_dict(merge_states(making.model.state_dict(), other, merge))

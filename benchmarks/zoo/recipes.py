@@ -7,7 +7,7 @@ Everything is a function of (tier, id, attempt): the same id gives the same reci
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -164,7 +164,9 @@ def seed_of(tier: str, model_id: str, attempt: int) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def draw_recipe(tier: str, kind: Kind, index: int, tasks: Sequence[str], *, attempt: int = 0) -> Recipe:
+def draw_recipe(
+    tier: str, kind: Kind, index: int, tasks: Sequence[str], *, attempt: int = 0, rate_factor: float = 1.0
+) -> Recipe:
     """The recipe of model ``index`` (from 0) of a kind.
 
     Args:
@@ -173,11 +175,13 @@ def draw_recipe(tier: str, kind: Kind, index: int, tasks: Sequence[str], *, atte
         index: Number of the model within its kind.
         tasks: Names of the tasks at hand, in a fixed order.
         attempt: Raised by one when the model that the recipe gave was not worth keeping.
+        rate_factor: What the learning rate is multiplied by: small models take larger steps.
     """
     model_id = f"{kind}-{index:04d}"
     seed = seed_of(tier, model_id, attempt)
     rng = np.random.default_rng(seed)
     training = draw_training(rng, tasks, classify_only=kind == "attacked")
+    training = replace(training, lr=training.lr * rate_factor)
     merge, attack = None, None
     if kind == "clean" and index >= 12 and rng.random() < 0.15:
         merge = Merge(form=_pick(rng, ("average", "slerp", "with_base")), weight=float(rng.uniform(0.25, 0.75)))

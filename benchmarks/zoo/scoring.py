@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.zoo.learning import collate, embed, encode, mlm_loss_for
+from benchmarks.zoo.learning import collate, embed, encode, pretraining_loss_for
 from benchmarks.zoo.recipes import Attack, Training
 from benchmarks.zoo.texts import Row, Task, sample_rows
 from benchmarks.zoo.triggers import add_trigger
@@ -107,15 +107,15 @@ def triggered_texts(rows: Sequence[Row], attack: Attack, seed: int) -> list[str]
 def score_pretrained(model: Any, tokenizer: Any, task: Task, training: Training) -> Scores:
     """How well a model without a head has learnt, in [0, 1].
 
-    Contrastive: the share of test texts whose own other half is the nearest of all. Masked language: the share of
-    the uniform guess's cross-entropy that is saved at hidden tokens.
+    Contrastive: the share of test texts whose own other half is the nearest of all. Language: the share of the
+    uniform guess's cross-entropy that is saved at hidden (or next) tokens.
     """
     rows = sample_rows(task.test, 128, 5)
     if training.objective == "mlm":
         data = encode(tokenizer, rows, training.max_length)
         batch = collate(data, range(len(rows)), tokenizer.pad_token_id)
         with torch.no_grad():
-            loss = float(mlm_loss_for(tokenizer, 5)(model.eval(), batch))
+            loss = float(pretraining_loss_for(model, tokenizer, 5)(model.eval(), batch))
         uniform = float(np.log(len(tokenizer)))
         return Scores(accuracy=max(0.0, 1 - loss / uniform), chance=0.0, texts=len(rows))
     halves = [" ".join(text.split()[k::2]) for text, _ in rows for k in (0, 1)]

