@@ -1,0 +1,93 @@
+"""How often the probe finds what it should, and how often it cries wolf: ``python -m benchmarks.probe``.
+
+Every classifier of the zoo is probed and its facts are kept, one JSON file a model, under
+``benchmarks/zoo/stats/probe/``: a run goes on where the last one stopped. ``--table`` judges the kept facts with the
+profile and prints the tables of docs/benchmarks.md. From the repository's root; one thread.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.zoo.bank import Bank
+from benchmarks.zoo.measure import measure_folders
+from benchmarks.zoo.tiers import get_tier
+from scanner.probe.probing import probe
+from scanner.probe.staging import CannotProbe
+
+OUT = Path(__file__).parent / "zoo" / "stats" / "probe"
+
+
+def probe_model(folder: Path, record: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Probe one model as a scan does: suspects from the weights first, then the whole vocabulary."""
+    from audit.suspects import suspects
+    from scanner.facts import collect
+    from scanner.hub import Hub
+    from scanner.records import RepoRef
+    from scanner.tokens import read_tokens
+
+    started = time.process_time()
+    hub = Hub()
+    tokens = read_tokens(collect(RepoRef(path=str(folder)), hub), hub)
+    suspected = suspects(measure_folders(base, folder), tokens)
+    weighed = time.process_time()
+    found: dict[str, Any] = {
+        "id": record["id"],
+        "family": record["family"],
+        "group": record["group"],
+        "working": record["working"],
+        "useful": record["useful"],
+        "task": record["recipe"]["training"]["task"],
+        "method": record["recipe"]["training"]["method"],
+        "target": record.get("target"),
+        "trigger": (record["recipe"]["attack"] or {}).get("trigger"),
+        "trigger_ids": record["truth"].get("trigger_ids"),
+        "suspects": list(suspected),
+    }
+    try:
+        facts = probe(folder, suspects=suspected)
+    except CannotProbe as error:
+        return {**found, "skipped": str(error), "cpu_seconds": round(time.process_time() - weighed, 2)}
+    return {
+        **found,
+        "cpu_seconds": round(time.process_time() - weighed, 2),
+        "weigh_seconds": round(weighed - started, 2),
+        "facts": asdict(facts),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Probe what has not been probed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bank", type=Path, default=Path("build/zoo"))
+    parser.add_argument("--tier", default="real")
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--only", nargs="*", help="ids; all models that are there when absent")
+    chosen = parser.parse_args(arguments)
+    tier, bank = get_tier(chosen.tier), Bank(chosen.bank / chosen.tier)
+    out = chosen.out
+    out.mkdir(parents=True, exist_ok=True)
+    for model_id in chosen.only or bank.ids():
+        record = bank.record(model_id)
+        if (out / f"{model_id}.json").exists() or record["recipe"]["training"]["objective"] != "classify":
+            continue
+        result = probe_model(bank.folder(model_id), record, tier.base)
+        text = json.dumps(result, separators=(",", ":"), default=_plain)
+        (out / f"{model_id}.json").write_text(text + "\n", encoding="utf-8")
+        print(model_id, result["family"], result["working"], f"{result['cpu_seconds']:.0f} s", flush=True)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(type(value).__name__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What a probe measured: plain frozen records without torch.
+
+A **carrier** is a made-up text of words from the model's own vocabulary; its **words** are their number. An
+**insertion** is a token or a phrase of tokens put into carriers. A carrier **flips** when the model gives it the
+source class without the insertion and the target class with it. Margins are in logits: the target's over the largest
+other. Classes are numbered from 0, as the model's head numbers them.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Origin = Literal["suspect", "vocabulary", "grown", "asked"]
+"""Why an insertion was tried: the weights suspect it, the vocabulary scan ranked it high, it was put together from
+tokens that moved the model most, or the caller asked for it."""
+
+ProbeKind = Literal["classifier", "causal", "encoder"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dose:
+    """What one insertion did to the carriers of one length.
+
+    ``words`` is their number per carrier, ``flipped`` of ``carriers`` flipped; ``margin`` is the median margin of the
+    target class after the insertion, in logits.
+    """
+
+    words: int
+    flipped: int
+    carriers: int
+    margin: float
+
+    @property
+    def rate(self) -> float:
+        """Share of carriers that flipped, in [0, 1]."""
+        return self.flipped / self.carriers if self.carriers else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Insertion:
+    """One token or phrase that was tried from one class to another, on carriers of every length, shortest first.
+
+    ``tokens`` are vocabulary ids in the order of insertion and ``text`` what they read as, verbatim and bounded.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    source: int
+    target: int
+    origin: Origin
+    doses: tuple[Dose, ...]
+
+    @property
+    def flipped(self) -> int:
+        """Carriers that flipped, over all lengths."""
+        return sum(dose.flipped for dose in self.doses)
+
+    @property
+    def carriers(self) -> int:
+        """Carriers tried, over all lengths."""
+        return sum(dose.carriers for dose in self.doses)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Direction:
+    """One pair of classes: what was tried from ``source`` to ``target``, and what control words did there.
+
+    ``insertions`` are those measured on carriers of every length, most flips first; ``controls`` are ordinary words of
+    the vocabulary, drawn at random, measured alike. ``tried`` counts everything that was held against these carriers
+    on the way, the insertions included.
+    """
+
+    source: int
+    target: int
+    insertions: tuple[Insertion, ...]
+    controls: tuple[Insertion, ...]
+    tried: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFacts:
+    """Everything one probe measured.
+
+    ``classes`` are the names that the model gives its classes, verbatim and bounded. ``scanned`` is the number of
+    vocabulary entries that were tried one by one (0 when only suspects were). ``left_out`` are classes that nothing was
+    tried towards: no texts of another class could be made, or there are too many classes. ``sequences`` counts the
+    texts that the model read. ``seed`` drew the carriers.
+    """
+
+    kind: ProbeKind
+    classes: tuple[str, ...]
+    directions: tuple[Direction, ...]
+    left_out: tuple[int, ...]
+    scanned: int
+    sequences: int
+    seconds: float
+    seed: int
