@@ -96,13 +96,26 @@ class SkipRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """A file of the subject and the SHA-256 (hex) that the Hub declares for it; hubaudit did not compute it."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What was audited. One of ``repo_id`` and ``path`` is set; ``kind`` is model, adapter or quantized."""
+    """What was audited. One of ``repo_id`` and ``path`` is set; ``kind`` is model, adapter or quantized.
+
+    ``files`` are those with a declared hash (large files on the Hub, none of a folder), by path, 2,000 at most.
+    """
 
     repo_id: str | None
     path: str | None
     revision: str | None
     kind: Literal["model", "adapter", "quantized"] = "model"
+    files: tuple[FileRecord, ...] = ()
 
     @property
     def name(self) -> str:

@@ -9,6 +9,7 @@ from audit.records import (
     CheckRecord,
     ClaimRecord,
     CoverageRecord,
+    FileRecord,
     LineageRecord,
     Measurement,
     SkipRecord,
@@ -16,11 +17,23 @@ from audit.records import (
 )
 from scanner.records import Lineage, RepoRef, Skip
 
+FILES_LISTED = 2000
+
 
 def subject(evidence: Evidence) -> Subject:
     """What was audited."""
     ref = evidence.candidate.ref
-    return Subject(repo_id=ref.repo_id, path=ref.path, revision=ref.revision, kind=_kind(evidence))
+    hashed = sorted((file for file in evidence.candidate.files if file.sha256), key=lambda file: file.path)
+    return Subject(
+        repo_id=ref.repo_id,
+        path=ref.path,
+        revision=ref.revision,
+        kind=_kind(evidence),
+        files=tuple(
+            FileRecord(path=file.path, size_bytes=file.size_bytes, sha256=file.sha256 or "")
+            for file in hashed[:FILES_LISTED]
+        ),
+    )
 
 
 def _kind(evidence: Evidence) -> Literal["model", "adapter", "quantized"]:

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from audit.records import AuditReport
 
 STDOUT = "-"
-FORMATS = ("table", "json", "markdown", "html", "sarif", "summary")
+FORMATS = ("table", "json", "markdown", "html", "sarif", "summary", "cyclonedx")
 """The names in ``reports.formats.RENDERERS``, without importing it: ``--help`` stays light."""
 SUFFIXES = {".json": "json", ".md": "markdown", ".html": "html", ".htm": "html", ".sarif": "sarif", ".txt": "table"}
+CYCLONEDX_SUFFIXES = (".cdx.json", "bom.json")
+"""The names that the CycloneDX project recommends; every other ``.json`` is our own report."""
 
 Target = tuple[str, str]
 """A format and where it goes: a path, or "-" for stdout."""
@@ -50,6 +52,8 @@ def pair_outputs(formats: Sequence[str], outputs: Sequence[str]) -> list[Target]
 
 def _format_of(path: str) -> str:
     """Return the format that a file's suffix stands for."""
+    if Path(path).name.lower().endswith(CYCLONEDX_SUFFIXES):
+        return "cyclonedx"
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise click.UsageError(f"--output {path}: cannot tell the format from the name; add --format.")

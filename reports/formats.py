@@ -34,6 +34,13 @@ def _json(report: AuditReport) -> str:
     return dump(report).decode("ascii")
 
 
+def _cyclonedx(report: AuditReport) -> str:
+    # Its library takes longer to import than all other formats take to render.
+    from reports.cyclonedx import render_cyclonedx  # noqa: PLC0415
+
+    return render_cyclonedx(report)
+
+
 RENDERERS: Mapping[str, Renderer] = MappingProxyType(
     {
         renderer.name: renderer
@@ -44,6 +51,12 @@ RENDERERS: Mapping[str, Renderer] = MappingProxyType(
             Renderer(name="html", suffix=".html", media_type="text/html", render=render_page),
             Renderer(name="sarif", suffix=".sarif", media_type="application/sarif+json", render=render_sarif),
             Renderer(name="summary", suffix=".md", media_type="text/markdown", render=render_summary),
+            Renderer(
+                name="cyclonedx",
+                suffix=".cdx.json",
+                media_type="application/vnd.cyclonedx+json",
+                render=_cyclonedx,
+            ),
         )
     }
 )

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.output import write_document
+from pipelines.output import FORMATS, pair_outputs, write_document
+from reports.formats import RENDERERS
 
 
 def test_text_and_bytes_are_written(tmp_path: Path) -> None:
@@ -44,3 +45,15 @@ def test_a_target_that_is_a_folder_leaves_no_temporary(tmp_path: Path) -> None:
 def test_stdout_ends_with_a_newline(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     write_document("x", "-")
     assert capfdbinary.readouterr().out == b"x\n"
+
+
+def test_the_names_of_the_formats_are_those_of_the_renderers() -> None:
+    assert tuple(RENDERERS) == FORMATS
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.json", "json"), ("a.cdx.json", "cyclonedx"), ("bom.json", "cyclonedx"), ("A.CDX.JSON", "cyclonedx")],
+)
+def test_the_suffix_says_the_format(name: str, expected: str) -> None:
+    assert pair_outputs((), (f"folder/{name}",)) == [(expected, f"folder/{name}")]

@@ -8,14 +8,14 @@ from scanner.errors import BadReference
 
 
 def test_the_formats_of_the_contract_are_there():
-    assert list(RENDERERS) == ["table", "json", "markdown", "html", "sarif", "summary"]
+    assert list(RENDERERS) == ["table", "json", "markdown", "html", "sarif", "summary", "cyclonedx"]
 
 
 @pytest.mark.parametrize("name", RENDERERS)
 def test_each_renders_text_that_ends_in_a_newline(name):
     entry = RENDERERS[name]
     assert entry.name == name
-    assert re.fullmatch(r"\.\w+", entry.suffix)
+    assert re.fullmatch(r"(\.\w+)+", entry.suffix)
     assert "/" in entry.media_type
     text = entry.render(sample_reports.honest())
     assert text.endswith("\n")
