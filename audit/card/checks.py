@@ -2,7 +2,23 @@
 
 from collections.abc import Callable, Iterable
 
-from audit.card import declared_base, licence, scores, shape
+from audit.card import (
+    adapter,
+    architecture,
+    completeness,
+    context_length,
+    copied,
+    declared_base,
+    declared_data,
+    languages,
+    licence,
+    number_format,
+    quantisation,
+    results,
+    size,
+    training_scope,
+    vocabulary,
+)
 from audit.evidence import Evidence
 from audit.records import CardClaim
 
@@ -11,10 +27,32 @@ CardCheck = Callable[[Evidence], Iterable[CardClaim]]
 CARD_CHECKS: tuple[CardCheck, ...] = (
     declared_base.base,
     declared_base.relation,
+    declared_base.agreement,
     licence.licence,
-    shape.parameters,
-    shape.dtype,
-    shape.architecture,
-    shape.vocabulary,
-    scores.scores,
+    licence.notices,
+    size.parameters,
+    size.name,
+    number_format.configured,
+    number_format.written,
+    context_length.context_length,
+    vocabulary.configured,
+    vocabulary.written,
+    vocabulary.added_tokens,
+    architecture.task,
+    architecture.family,
+    architecture.named_class,
+    architecture.library,
+    adapter.rank,
+    adapter.targets,
+    training_scope.training_scope,
+    quantisation.quantisation,
+    quantisation.bits,
+    languages.languages,
+    declared_data.datasets,
+    declared_data.metrics,
+    results.scores,
+    results.consistent,
+    results.possible,
+    copied.copied,
+    completeness.completeness,
 )

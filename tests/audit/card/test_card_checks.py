@@ -98,7 +98,7 @@ def test_the_relation(declared: str, measured: Relation, status: LineageStatus, 
     ("front", "base_front", "files", "declared", "observed", "said"),
     [
         ("license: mit", "license: MIT", (), "mit", "the base declares MIT", "supported"),
-        ("license: mit", "license: gpl-3.0", (), "mit", "the base declares gpl-3.0", "not_checkable"),
+        ("license: mit", "license: gpl-3.0", (), "mit", None, "contradicted"),
         ("license: mit", "", (), "mit", "the base declares none", "not_checkable"),
         ("", "license: mit", ("LICENSE.txt",), "none", "a licence file is present", "not_checkable"),
         ("", "license: mit", (), "none", "no licence file either", "not_checkable"),
@@ -227,9 +227,10 @@ def test_declared_scores_are_named_and_left_open(index: Any, declared: str | Non
     assert claim is None or claim.status == "not_checkable"
 
 
-def test_no_card_makes_no_claims_but_the_licence() -> None:
-    of = with_card(config={})
-    assert set(claims(of)) == {"license"}
+def test_no_card_makes_no_claims_but_that_it_is_missing() -> None:
+    made = claims(with_card(config={}))
+    assert set(made) == {"license", "sections"}
+    assert made["sections"].observed == "there is no card"
 
 
 def test_plain_values_are_bounded() -> None:
