@@ -22,6 +22,7 @@ from audit.records import (
     SkipRecord,
     ToolRecord,
 )
+from audit.rule_digest import rule_digest
 from audit.rulebook import DETECTORS
 from audit.sealing import coverage_record, lineage_record, subject
 from audit.suppressions import Entry, suppress
@@ -101,6 +102,7 @@ def audit(
         profile={
             "id": evidence.profile.id,
             "digest": evidence.profile.digest,
+            "rules": rule_digest(),
             "calibration": evidence.profile.calibration,
             "clean_models": evidence.profile.clean_models,
         },

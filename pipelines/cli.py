@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipelines.attest_cli import attest, verify_attestation
 from pipelines.command import Exit, in_one_line, load_baseline, load_report, open_hub
 from pipelines.command import ends_with_a_sentence as _ends_with_a_sentence
 from pipelines.fleet_cli import fleet
@@ -123,10 +124,12 @@ def report(report: Path, formats: tuple[str, ...], outputs: tuple[str, ...]) -> 
     write_reports(load_report(report), wanted)
 
 
+cli.add_command(attest)
 cli.add_command(fleet)
 cli.add_command(lineage)
 cli.add_command(publish)
 cli.add_command(serve)
+cli.add_command(verify_attestation)
 
 
 @cli.command()

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipelines.command import Exit
 from reports.json_v1 import ReportFormatError, load
 
-PRIVATE_PREFIXES = ("GITHUB_", "INPUT_", "ACTIONS_", "RUNNER_", "HUBAUDIT_WEBHOOK_")
+PRIVATE_PREFIXES = ("GITHUB_", "INPUT_", "ACTIONS_", "RUNNER_", "HUBAUDIT_WEBHOOK_", "HUBAUDIT_KEY_")
 LOG_CHARS = 20_000
 
 

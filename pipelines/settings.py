@@ -16,7 +16,7 @@ class Settings:
     ``token`` is None when the environment sets none; the client then looks for a stored login by itself.
     ``timeout_seconds`` bounds each request, ``patience_seconds`` the waiting for one request over all its retries.
     ``state_folder`` holds what has to be remembered between runs; it may not exist yet. ``webhook_secret`` is what
-    the Hub sends with its events.
+    the Hub sends with its events. ``key_password`` opens the private key of ``hubaudit attest``.
     """
 
     endpoint: str = DEFAULT_ENDPOINT
@@ -25,6 +25,7 @@ class Settings:
     patience_seconds: float = 120.0
     state_folder: Path = Path(".hubaudit")
     webhook_secret: str | None = field(default=None, repr=False)
+    key_password: str | None = field(default=None, repr=False)
 
 
 def _number(environment: Mapping[str, str], name: str, default: float) -> float:
@@ -40,7 +41,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read ``HF_ENDPOINT``, ``HF_TOKEN``, and our own variables.
 
     ``HUBAUDIT_TIMEOUT`` and ``HUBAUDIT_PATIENCE`` are in seconds. State goes to ``HUBAUDIT_STATE``, else below
-    ``XDG_STATE_HOME`` or ``~/.local/state``. ``HUBAUDIT_WEBHOOK_SECRET`` is for ``hubaudit serve``.
+    ``XDG_STATE_HOME`` or ``~/.local/state``. ``HUBAUDIT_WEBHOOK_SECRET`` is for ``hubaudit serve``,
+    ``HUBAUDIT_KEY_PASSWORD`` for ``hubaudit attest``.
     """
     env = os.environ if environment is None else environment
     return Settings(
@@ -50,6 +52,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         patience_seconds=_number(env, "HUBAUDIT_PATIENCE", 120.0),
         state_folder=_state_folder(env),
         webhook_secret=env.get("HUBAUDIT_WEBHOOK_SECRET") or None,
+        key_password=env.get("HUBAUDIT_KEY_PASSWORD") or None,
     )
 
 
