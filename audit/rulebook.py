@@ -4,6 +4,7 @@ import re
 from importlib.resources import files
 
 from audit.detectors import (
+    chat_template,
     dimension_outliers,
     isolated_change,
     lineage,
@@ -29,6 +30,7 @@ DETECTORS: tuple[Detector, ...] = (
     dimension_outliers.DETECTOR,
     vectors.DETECTOR,
     quantised.DETECTOR,
+    chat_template.DETECTOR,
 )
 
 

@@ -98,7 +98,7 @@ def _same_tokenizer(candidate: RepoFacts, base: RepoFacts) -> bool:
 
 
 def _from_tokenizer_json(read: _Reader) -> TokenTable:
-    content = _parse(read("tokenizer.json"))
+    content = parse_tokenizer(read("tokenizer.json"))
     vocabulary = model_vocabulary(content.get("model"))
     added = content.get("added_tokens")
     entries = [entry for entry in added if isinstance(entry, Mapping)] if isinstance(added, list) else []
@@ -116,7 +116,7 @@ def _from_vocab_txt(read: _Reader) -> TokenTable:
 
 
 def _from_vocab_json(read: _Reader) -> TokenTable:
-    texts = texts_by_id(_parse(read("vocab.json")))
+    texts = texts_by_id(parse_tokenizer(read("vocab.json")))
     try:
         lines = read("merges.txt").split("\n")
     except FileNotFound:
@@ -133,8 +133,8 @@ _FORMATS: Mapping[str, Callable[[_Reader], TokenTable]] = {
 }
 
 
-def _parse(text: str) -> dict[str, Any]:
-    """Parse a JSON object within bounds.
+def parse_tokenizer(text: str) -> dict[str, Any]:
+    """Parse a tokenizer file, a JSON object, within bounds.
 
     Raises:
         BadVocabulary: it is none.
@@ -176,7 +176,7 @@ def _table(vocabulary: Vocabulary, added: list[Mapping[str, Any]] | None, *, byt
         texts[token] = clean_token(text)
         if entry.get("special") is True:
             flagged.add(token)
-    special = [_is_control(text) and (added is None or token in flagged) for token, text in enumerate(texts)]
+    special = [is_control(text) and (added is None or token in flagged) for token, text in enumerate(texts)]
     return TokenTable(
         kind=vocabulary.kind,
         texts=tuple(texts),
@@ -193,7 +193,8 @@ def _padded(vocabulary: Vocabulary, length: int) -> F64 | None:
     return np.concatenate([expected, np.full(length - len(expected), expected.min())])
 
 
-def _is_control(text: str) -> bool:
+def is_control(text: str) -> bool:
+    """Whether a text is written as control tokens are: ``[CLS]``, ``<s>``, ``<|im_end|>``; byte tokens are not."""
     return len(text) <= 64 and _CONTROL.fullmatch(text) is not None and not text.startswith("<0x")
 
 

@@ -29,6 +29,9 @@ _QUESTIONS: Final = frozenset(
     }
 )  # fmt: skip
 _SELECTING: Final = frozenset({"select", "reject", "selectattr", "rejectattr"})
+_TEST_NAMES: Final = frozenset(
+    {"equalto", "eq", "==", "ne", "!=", "in", "defined", "none", "string", "search", "match"}
+)
 _CLOCK: Final = frozenset({"strftime_now", "now", "datetime", "time"})
 _KINDS: Final[tuple[GuardKind, ...]] = ("content", "date", "position", "role")
 _ROUNDS: Final = 6
@@ -59,6 +62,8 @@ class Dependences:
         """Follow the assignments of a parsed template."""
         self._names: dict[str, Taint] = {}
         self.macros = {macro.name: macro for macro in tree.find_all(nodes.Macro)}
+        self._taken = {(repr(item.node), item.attr) for item in tree.find_all(nodes.Getattr)}
+        self._taken |= {(repr(item.node), str(_constant(item.arg))) for item in tree.find_all(nodes.Getitem)}
         for _ in range(_ROUNDS):
             before = dict(self._names)
             self._follow(tree.body, frozenset())
@@ -78,7 +83,7 @@ class Dependences:
         if isinstance(node, nodes.Test) and node.name in _TYPE_TESTS:
             return frozenset()
         if isinstance(node, nodes.Filter) and _is_conversation(node.node):
-            return frozenset({"position"}) if node.name in {"length", "count"} else frozenset({"content"})
+            return _of_conversation(node)
         return frozenset().union(*(self.value(child) for child in node.iter_child_nodes()))
 
     def control(self, node: nodes.Node | None) -> Control:
@@ -108,17 +113,29 @@ class Dependences:
                 flipped = negated ^ _is_denied(test) if kind == "role" else negated
                 found.append(Guard(kind=kind, needles=tuple(needles[:_MAX_NEEDLES]), negated=flipped))
         if not found or any(isinstance(part, nodes.Name) and part.name not in self._names for part in _names(test)):
-            names = sorted({part.name for part in _names(test)})
-            found.append(Guard(kind="option", needles=tuple(names[:_MAX_NEEDLES]), negated=negated))
+            # A test that holds in more cases than its names say stands for none of them.
+            wide = next(test.find_all(nodes.Or), None) is not None or isinstance(test, nodes.Or)
+            names = [] if wide else sorted({part.name for part in _names(test)})
+            flipped = negated ^ _is_absence(test)
+            found.append(Guard(kind="option", needles=tuple(names[:_MAX_NEEDLES]), negated=flipped))
         return tuple(found)
 
     def decides(self, node: nodes.Node) -> bool:
-        """Whether this expression itself asks something of a value."""
-        if isinstance(node, nodes.Compare | nodes.Test):
+        """Whether this expression itself asks something of a value.
+
+        ``'key' in x`` is a question about the shape of x where the template also takes ``x['key']``.
+        """
+        if isinstance(node, nodes.Compare):
+            shape = all(op.op in {"in", "notin"} and self._is_key(node.expr, op.expr) for op in node.ops)
+            return not shape
+        if isinstance(node, nodes.Test):
             return True
         if isinstance(node, nodes.Call):
             return isinstance(node.node, nodes.Getattr) and node.node.attr in _QUESTIONS
         return isinstance(node, nodes.Filter) and node.name in _SELECTING
+
+    def _is_key(self, key: nodes.Node, container: nodes.Node) -> bool:
+        return (repr(container), str(_constant(key))) in self._taken
 
     def _of_attribute(self, node: nodes.Getattr | nodes.Getitem) -> frozenset[str]:
         key = node.attr if isinstance(node, nodes.Getattr) else _constant(node.arg)
@@ -143,10 +160,11 @@ class Dependences:
         for part in node.find_all(nodes.Const):
             if isinstance(part.value, str):
                 words.add(part.value[:_MAX_CHARS])
-        words -= {str(_constant(item.arg)) for item in node.find_all(nodes.Getitem)}
+        words -= {*_subscripts(node), *_TEST_NAMES}
+        own = frozenset(words)
         for name in _names(node):
             words |= self._names[name.name].strings if name.name in self._names else set()
-        return {"content": words, "date": words, "role": words, "position": set(_turns(node))}
+        return {"content": words, "date": words, "role": set(own) or words, "position": set(_turns(node))}
 
     def _follow(self, body: Iterable[nodes.Node], control: Control) -> None:
         for node in body:
@@ -183,6 +201,7 @@ class Dependences:
         if isinstance(source, nodes.Call):
             self._pass_arguments(source)
         strings = {part.value[:_MAX_CHARS] for part in _constants(source) if isinstance(part.value, str)}
+        strings -= set(_subscripts(source))
         taint = Taint(self.value(source), control | self.control(source), frozenset(sorted(strings)[:_MAX_NEEDLES]))
         for key in _keys(target):
             self._names[key] = self._names.get(key, Taint()) | taint
@@ -224,8 +243,30 @@ def _constant(node: nodes.Node | None) -> object:
     return node.value if isinstance(node, nodes.Const) else None
 
 
+def _subscripts(node: nodes.Node) -> Iterator[str]:
+    """The keys by which an expression takes things out of others."""
+    own = [node] if isinstance(node, nodes.Getitem) else []
+    for item in (*own, *node.find_all(nodes.Getitem)):
+        if isinstance(_constant(item.arg), str):
+            yield str(_constant(item.arg))
+
+
 def _is_conversation(node: nodes.Node | None) -> bool:
     return isinstance(node, nodes.Name) and node.name in {"messages", "conversation", "loop_messages"}
+
+
+def _of_conversation(node: nodes.Filter) -> frozenset[str]:
+    """What a filter makes of all messages: their number, one of their fields, or their whole text."""
+    if node.name in {"length", "count"}:
+        return frozenset({"position"})
+    if node.name in {"list", "first", "last", "reverse"}:
+        return frozenset()
+    named = [_constant(argument) for argument in node.args[:1]]
+    named += [_constant(pair.value) for pair in node.kwargs if pair.key == "attribute"]
+    field = named[0] if named else None
+    if node.name in {*_SELECTING, "map"} and field in STRUCTURE_KEYS:
+        return frozenset({"role"}) if field == "role" else frozenset()
+    return frozenset({"content"})
 
 
 def _turns(node: nodes.Node) -> Iterator[str]:
@@ -246,6 +287,13 @@ def _is_denied(test: nodes.Node) -> bool:
         parts = [part for part in (test.left, test.right) if _speaks_of_role(part)]
         return bool(parts) and all(_is_denied(part) for part in parts)
     return False
+
+
+def _is_absence(test: nodes.Node) -> bool:
+    """Whether a test on an option asks that it be off or not given."""
+    if isinstance(test, nodes.Not):
+        return not _is_absence(test.node)
+    return isinstance(test, nodes.Test) and test.name in {"none", "undefined", "false"}
 
 
 def _speaks_of_role(node: nodes.Node) -> bool:
