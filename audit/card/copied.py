@@ -11,6 +11,8 @@ from audit.records import CardClaim, ClaimStatus
 CLAIM = "card is this model's own"
 _WORDS = 5
 """Words of a shingle (Broder 1997, "On the resemblance and containment of documents", section 2)."""
+_TELLING = 6
+"""Letters and digits of a name that can be looked for."""
 _MAX_WORDS = 30_000
 _LOADED = re.compile(
     r"(?:from_pretrained|pipeline|SentenceTransformer|CrossEncoder|LLM|snapshot_download|hf_hub_download|create_model)"
@@ -33,7 +35,9 @@ def copied(evidence: Evidence) -> Iterator[CardClaim]:
         return
     prose = read_prose(text)
     own = own_id.rpartition("/")[2]
-    names_itself = _key(own) in _key(f"{prose.body}\n{prose.code}")
+    # A short name ("model") stands in any text, so that it tells nothing.
+    telling = len(_key(own)) >= _TELLING
+    names_itself = not telling or _key(own) in _key(f"{prose.body}\n{prose.code}")
     share, count = _containment(evidence, prose)
     profile = evidence.profile
     alike = share is not None and share >= profile.value("card.copied_similarity")
@@ -48,8 +52,8 @@ def copied(evidence: Evidence) -> Iterator[CardClaim]:
         said.append("its own name does not occur")
         status = "contradicted"
     elif (long_enough and share is not None and not alike and not others) or (names_itself and not alike):
-        status = "supported" if said or names_itself else "not_checkable"
-        said = said or ["it names this model"]
+        status = "supported" if telling or said else "not_checkable"
+        said = said or (["it names this model"] if telling else ["this model's name is too short to look for"])
     elif said:
         status = "not_checkable"
     else:

@@ -34,7 +34,7 @@ def base(evidence: Evidence) -> Iterator[CardClaim]:
     unread = not evidence.card_context.weights_asked
     if compared is None:
         observed, status = "the base could not be read", "not_checkable"
-    elif compared.lower() not in {name.strip().lower() for name in declared}:
+    elif not any(_is_named(compared, name) for name in declared):
         observed, status = f"the weights were compared with another base, {short(compared)}", "not_checkable"
     else:
         observed = {
@@ -44,6 +44,12 @@ def base(evidence: Evidence) -> Iterator[CardClaim]:
         }[lineage.status]
         status = _STATUS[lineage.status]
     yield CardClaim(claim="base_model", declared=joined(declared), observed=observed, status=status)  # type: ignore[arg-type]
+
+
+def _is_named(compared: str, declared: str) -> bool:
+    """Whether a declared name is that of the base; ``gpt2`` is the legacy name of ``openai-community/gpt2``."""
+    full, name = compared.lower(), declared.strip().lower()
+    return full == name or ("/" not in name and full.rpartition("/")[2] == name)
 
 
 def relation(evidence: Evidence) -> Iterator[CardClaim]:

@@ -54,7 +54,7 @@ def notices(evidence: Evidence) -> Iterator[CardClaim]:
         wanted.append(
             (f"a name that begins with {terms.name_begins}", own.lower().startswith(terms.name_begins.lower()))
         )
-    if terms.kind == "carries":
+    if terms.copy:
         wanted.append(("a copy of the terms", _has_file(evidence.candidate)))
     kept = [name for name in terms.files if _has(evidence.base, (name.lower(),))]
     wanted += [(f"the base's {name} file", _has(evidence.candidate, (name.lower(),))) for name in kept]

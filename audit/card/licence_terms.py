@@ -15,7 +15,8 @@ class Terms:
 
     ``kind`` says what may follow it: other terms (permissive), the same licence, its restrictions passed on
     (carries), or nothing modified at all. Licences of one ``group`` may follow one another. ``asks`` are words that
-    must be shown, ``name_begins`` how a derived model's name has to begin, ``files`` notices to keep where they exist.
+    must be shown, ``name_begins`` how a derived model's name has to begin, ``copy`` that a copy of the terms comes
+    along, ``files`` notices to keep where they exist.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Terms:
     group: str
     asks: tuple[str, ...] = ()
     name_begins: str = ""
+    copy: bool = False
     files: tuple[str, ...] = ()
 
 
@@ -43,6 +45,7 @@ def known_terms() -> dict[str, Terms]:
             group=entry.get("group", name),
             asks=tuple(entry.get("asks", ())),
             name_begins=entry.get("name_begins", ""),
+            copy=entry.get("copy", False),
             files=tuple(entry.get("files", ())),
         )
         for name, entry in content["licences"].items()

@@ -17,7 +17,7 @@ MAX_LINE_CHARS = 2_000
 _FRONT = re.compile(r"\A\ufeff?\s{0,40}---[ \t]*\r?\n.*?^---[ \t]*$", re.DOTALL | re.MULTILINE)
 _TAG = re.compile(r"</?[a-zA-Z][^<>\n]{0,300}>")
 _LINK = re.compile(r"!?\[([^\[\]\n]{0,200})\]\([^()\s]{0,300}\)")
-_ITEM = re.compile(r"\s{0,12}(?:[-*+•]|\d{1,3}[.)])\s+")
+_ITEM = re.compile(r"^\s{0,12}(?:[-*+•]|\d{1,3}[.)])\s+")
 _HEADING = re.compile(r"\s{0,3}(#{1,6})\s+(.{1,300})")
 _UNDERLINE = re.compile(r"\s{0,3}(?:={3,}|-{3,})\s*")
 _FIELD = re.compile(r"\s{0,12}(?:[-*+•]\s+)?([A-Za-z][\w \-/()]{0,50}?)\s*[:=]\s*(\S.{0,300})")
