@@ -77,6 +77,7 @@ def _weigh(
     from pipelines.adapters import weigh_adapter
     from scanner.alignment import align
     from scanner.drift.measure import measure
+    from scanner.lineage.delta_rank import check_delta_rank
     from scanner.lineage.parted import in_step
     from scanner.lineage.relation import declared_or_measured, measure_relation, settled_relation
     from scanner.lineage.trace import trace
@@ -108,7 +109,9 @@ def _weigh(
         else:
             progress.stage("comparing weights")
             drift = measure(alignment, base_source, candidate_source, progress=progress.advance, threads=threads)
-        measured = measure_relation(traced.checks, drift)
+        if status == "verified":
+            checks = (*checks, check_delta_rank(drift, base_source, candidate_source, seed=seed))
+        measured = measure_relation(checks, drift)
         found = declared_or_measured(relation, measured.relation) if status == "verified" else traced.relation
         found = traced.relation if found == "unknown" else found
         lineage = replace(

@@ -52,18 +52,28 @@ def product_spectrum(up: F64, down: F64, scale: float) -> Spectrum | None:
     )
 
 
-def exact_rank(values: Sequence[float], energy: float, *, noise_energy: float, least_share: float) -> int | None:
+def exact_rank(
+    values: Sequence[float],
+    energy: float,
+    *,
+    noise_energy: float,
+    least_share: float,
+    shape: tuple[int, int] | None = None,
+) -> int | None:
     """How many directions hold everything that rounding does not explain.
 
     The numeric rank of a merged adapter is full, since storing base plus delta rounds every entry. What is left after
     the adapter's own directions is that rounding and no more, so the rank is the smallest k with
-    ``energy − Σᵢ≤k σᵢ² ≤ max(noise_energy, (1 − least_share) · energy)``.
+    ``energy − Σᵢ≤k σᵢ² ≤ max(noise_energy, (1 − least_share) · energy)``. With a ``shape`` of m × n the noise that k
+    directions take with them is left out, ``noise_energy · (1 − k/m)(1 − k/n)``, and both terms are added: a full-rank
+    change whose tail lies below the rounding would else pass for one of low rank.
 
     Args:
         values: the leading singular values of the delta, largest first, in weight units.
         energy: ‖Δ‖²_F.
         noise_energy: the square of the norm that rounding would leave (``TensorDrift.rounding_floor`` squared).
         least_share: share of the energy, in (0, 1], that the directions must hold whatever the noise is said to be.
+        shape: rows and columns of the delta, where all of its singular values are given.
 
     Returns:
         None when the given values do not hold enough (full rank, or a rank beyond their number); 0 when rounding
@@ -71,10 +81,14 @@ def exact_rank(values: Sequence[float], energy: float, *, noise_energy: float, l
     """
     if not energy > 0 or energy <= noise_energy:
         return 0
-    allowed = max(noise_energy, (1.0 - least_share) * energy)
+    free = (1.0 - least_share) * energy
     rest = energy
     for rank, value in enumerate(values, start=1):
         rest -= value * value
+        if shape is None:
+            allowed = max(noise_energy, free)
+        else:
+            allowed = noise_energy * (1.0 - rank / shape[0]) * (1.0 - rank / shape[1]) + free
         if rest <= allowed:
             return rank
     return None

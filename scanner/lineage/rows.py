@@ -10,6 +10,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from scanner.lineage.chance import order_log10_p
+from scanner.lineage.delta_rank import delta_rank
 from scanner.lineage.sampling import MIN_ROWS, Sample
 from scanner.records import F64
 
@@ -21,13 +22,6 @@ MIN_DISTINCT = 16
 _LEVEL_ROWS = 8
 _HALF_BITS = 8
 """Significant bits of BF16, the coarsest type in which models are trained and kept."""
-RANK_ENERGY = 0.999
-"""Share of a merged adapter's delta that its own directions hold, even after rounding (design measurements)."""
-_MAX_ROUNDING = 0.2
-"""Share of the delta's energy that may be rounding before its rank cannot be told."""
-_ONLY_ROUNDING = 1.5
-"""Energy, in units of the bound on rounding, up to which nothing else happened."""
-_SIGNIFICANT_BITS = {"F64": 53, "F32": 24, "F16": 11, "BF16": 8}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +39,9 @@ class RowAgreement:
     ``order_log10_p`` is log₁₀ of the chance that rows without relation, matched one to one by their cosines, come out
     in an order this near to their own (exact for hidden units). ``zeroed`` is the share of the base's non-zero
     entries that are zero in the candidate; ``levels`` the number of different values in a candidate row over that of
-    the base row at half precision, the median over rows. ``delta_rank`` is the least number of directions that hold
-    ``RANK_ENERGY`` of the delta's energy over all sampled rows, rounding of the candidate's dtype left aside: 0 when
-    nothing but rounding happened, None when rounding hides it.
+    the base row at half precision, the median over rows. ``delta_rank`` is the rank of the delta over all sampled
+    rows, rounding of the candidate's dtype left aside (``scanner.lineage.delta_rank``): 0 when nothing but rounding
+    happened, None when rounding hides it.
     """
 
     rows: int
@@ -91,29 +85,8 @@ def compare_rows(sample: Sample) -> RowAgreement | None:
         order_log10_p=order_log10_p(best_order(cosines)),
         zeroed=_zeroed(base, candidate),
         levels=_levels(base, candidate),
-        delta_rank=_delta_rank(base, candidate, sample.spec.candidate.dtype),
+        delta_rank=delta_rank(base, candidate, sample.spec.candidate.dtype),
     )
-
-
-def _delta_rank(base: F64, candidate: F64, dtype: str) -> int | None:
-    """Count directions of the delta, largest first, until what is left is ``1 - RANK_ENERGY`` of it, or rounding."""
-    delta = candidate - base
-    energy = float(np.sum(delta * delta))
-    if energy == 0:
-        return 0
-    bits = _SIGNIFICANT_BITS.get(dtype)
-    if bits is None:
-        return None
-    # Rounding to that many bits moves an entry by at most half a unit in the last place, uniformly: ulp² / 12.
-    rounding = float(np.sum(candidate * candidate)) * 4.0 ** (1 - bits) / 12.0
-    if energy <= _ONLY_ROUNDING * rounding:
-        return 0
-    if rounding > _MAX_ROUNDING * energy:
-        return None
-    squares = np.linalg.eigvalsh(_products(delta, delta))[::-1]
-    left = energy - np.cumsum(squares)
-    enough = np.flatnonzero(left <= (1.0 - RANK_ENERGY) * energy + rounding)
-    return int(enough[0]) + 1 if len(enough) else len(squares)
 
 
 def best_order(cosines: F64) -> "np.typing.NDArray[np.intp]":
