@@ -20,7 +20,7 @@ from audit.card import (
     vocabulary,
 )
 from audit.evidence import Evidence
-from audit.records import CardClaim
+from audit.records import CardClaim, SkipRecord
 
 CardCheck = Callable[[Evidence], Iterable[CardClaim]]
 
@@ -56,3 +56,16 @@ CARD_CHECKS: tuple[CardCheck, ...] = (
     copied.copied,
     completeness.completeness,
 )
+
+
+def claims_of(evidence: Evidence) -> tuple[tuple[CardClaim, ...], tuple[SkipRecord, ...]]:
+    """Run every check; one that breaks is a skip, since one strange card must not end an audit."""
+    claims: list[CardClaim] = []
+    skips: list[SkipRecord] = []
+    for check in CARD_CHECKS:
+        try:
+            claims += check(evidence)
+        except Exception as error:  # noqa: BLE001
+            name = getattr(check, "__name__", "check")
+            skips.append(SkipRecord(what=f"card: {name}", why=f"the check broke ({type(error).__name__})"))
+    return tuple(claims), tuple(skips)
