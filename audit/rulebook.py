@@ -4,6 +4,7 @@ import re
 from importlib.resources import files
 
 from audit.detectors import (
+    card,
     chat_template,
     dimension_outliers,
     isolated_change,
@@ -31,6 +32,7 @@ DETECTORS: tuple[Detector, ...] = (
     vectors.DETECTOR,
     quantised.DETECTOR,
     chat_template.DETECTOR,
+    card.DETECTOR,
 )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from audit.card.checks import CARD_CHECKS
+from audit.card.checks import claims_of
 from audit.detectors.lineage import CONTRADICTED
 from audit.drift_records import drift_records
 from audit.evidence import Detector, Evidence, Hit
@@ -15,7 +15,6 @@ from audit.records import (
     SCHEMA_V1,
     SEVERITIES,
     AuditReport,
-    CardClaim,
     DriftRecord,
     Finding,
     RuntimeRecord,
@@ -69,7 +68,7 @@ def audit(
     raw = baseline.hits if baseline else judged.hits
     # Apart, so that an accepted finding does not swallow what another rule says of the same tensor.
     hits = (*one_per_tensor([h for h in raw if not _accepted(h)]), *one_per_tensor([h for h in raw if _accepted(h)]))
-    card, card_skips = _card(evidence)
+    card, card_skips = claims_of(evidence)
     drift: list[DriftRecord] = []
     left_out: list[SkipRecord] = []
     for record in drift_records(evidence):
@@ -190,13 +189,3 @@ def _notes(evidence: Evidence, judged: Judged) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _card(evidence: Evidence) -> tuple[tuple[CardClaim, ...], tuple[SkipRecord, ...]]:
-    claims: list[CardClaim] = []
-    skips: list[SkipRecord] = []
-    for check in CARD_CHECKS:
-        try:
-            claims += check(evidence)
-        except Exception as error:  # noqa: BLE001
-            name = getattr(check, "__name__", "check")
-            skips.append(SkipRecord(what=f"card: {name}", why=f"the check broke ({type(error).__name__})"))
-    return tuple(claims), tuple(skips)
