@@ -13,7 +13,7 @@ from pipelines.publishing.diary import Diary
 from pipelines.publishing.errors import PublishRefused, ReplyLost, RepositoryChanged
 from pipelines.publishing.hub_writer import Account, HubWriter, Thread
 from pipelines.publishing.plan import README, Plan, severe_findings
-from pipelines.publishing.planner import Etiquette, Planner
+from pipelines.publishing.planner import CardMetadata, Etiquette, Planner
 from reports.letters import answer, answer_mark
 from reports.markdown import PR_MARKER
 from scanner.errors import CouldNotConclude
@@ -28,18 +28,26 @@ TITLES = ("Add weight audit to the model card (hubaudit)", "Weight audit of this
 class Publisher:
     """Publishes audit reports to one Hub as one user."""
 
-    def __init__(self, hub: Hub, *, diary: Diary, etiquette: Etiquette | None = None) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        diary: Diary,
+        etiquette: Etiquette | None = None,
+        metadata: CardMetadata | None = None,
+    ) -> None:
         """Prepare; no request is made.
 
         Args:
             hub: the reader whose endpoint and token are used.
             diary: counts the repositories of others.
             etiquette: whom to write to; anyone who has not said no when None.
+            metadata: whether the card's metadata gets a line; when None, only one that is there is kept up to date.
         """
         self._hub = hub
         self._diary = diary
         self._writer = HubWriter(hub, marker=PR_MARKER, titles=TITLES)
-        self._planner = Planner(hub, self._writer, etiquette or Etiquette())
+        self._planner = Planner(hub, self._writer, etiquette or Etiquette(), metadata)
 
     def plan(self, report: AuditReport, *, form: str) -> Plan:
         """Compose the change that publishing would make; reads, never writes. As ``Planner.plan``."""

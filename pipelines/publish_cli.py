@@ -48,6 +48,8 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="Repositories of others, not on the allow-list, that are written to in one day.",
 )
+@click.option("--front-matter", is_flag=True, help="Also put one line, verdict and date, into the card's metadata.")
+@click.option("--report-url", metavar="URL", help="With --front-matter: the address of the full report.")
 @ends_with_a_sentence
 def publish(
     reports: Sequence[Path],
@@ -57,10 +59,13 @@ def publish(
     allow: Path | None,
     opt_out: Path | None,
     daily_cap: int,
+    front_matter: bool,
+    report_url: str | None,
 ) -> None:
     """Show what publishing REPORT would change on the Hub; with --yes, do it.
 
-    Only the text between hubaudit's markers in README.md is touched: every other byte stays as it is. There is one
+    Only the text between hubaudit's markers in README.md is touched (with --front-matter, one line of the metadata
+    as well): every other byte stays as it is. There is one
     open thread per repository; a second run updates it, and closes it when what it reported is gone. Findings of
     high severity are not published without --disclose: a letter to the owner is printed instead.
 
@@ -76,16 +81,21 @@ def publish(
     from pipelines.publish import Publisher
     from pipelines.publishing.consent import RepoList, read_list
     from pipelines.publishing.diary import Diary
-    from pipelines.publishing.planner import Etiquette
+    from pipelines.publishing.planner import CardMetadata, Etiquette
+    from reports.front_matter import entry_of
 
+    if report_url and not (front_matter and len(reports) == 1):
+        raise click.UsageError("--report-url goes with --front-matter and one report.")
     etiquette = Etiquette(
         allowed=read_list(allow) if allow else None,
         opted_out=read_list(opt_out) if opt_out else RepoList(),
         disclose=disclose,
     )
     diary = Diary(load_settings().state_folder / "published.json", cap=daily_cap)
-    publisher = Publisher(open_hub(), diary=diary, etiquette=etiquette)
+    metadata = CardMetadata(wanted=front_matter, report_url=report_url)
+    publisher = Publisher(open_hub(), diary=diary, etiquette=etiquette, metadata=metadata)
     loaded = [load_report(path) for path in reports]
+    entry_of(loaded[0], url=report_url)  # a bad address is said before anything is asked of the Hub
     codes = [_publish_one(publisher, report, form, yes=yes) for report in publisher.in_order(loaded)]
     raise SystemExit(int(max(codes)))
 

@@ -21,6 +21,7 @@ from pipelines.publishing.plan import (
 )
 from pipelines.publishing.shown import unified_diff
 from reports.card_section import splice
+from reports.front_matter import FrontMatterKept, entry_of, has_entry, undated, with_entry
 from reports.letters import SUPERSEDED, closing_comment, discussion_body, discussion_title, private_report
 from reports.markdown import card_section, pr_body, pr_title
 from scanner.errors import BadReference, CouldNotConclude, FileNotFound, HubAuditError, NothingToCompare
@@ -39,6 +40,14 @@ class Etiquette:
     allowed: RepoList | None = None
     opted_out: RepoList = field(default_factory=RepoList)
     disclose: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardMetadata:
+    """Whether the card's metadata gets a line of ours, and the address of the report that it names."""
+
+    wanted: bool = False
+    report_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +70,12 @@ class _Seen:
 class Planner:
     """Plans what to publish to one Hub as one user."""
 
-    def __init__(self, hub: Hub, writer: HubWriter, etiquette: Etiquette) -> None:
+    def __init__(self, hub: Hub, writer: HubWriter, etiquette: Etiquette, metadata: CardMetadata | None = None) -> None:
         """Prepare; no request is made."""
         self._hub = hub
         self._writer = writer
         self._etiquette = etiquette
+        self._metadata = metadata or CardMetadata()
 
     def plan(self, report: AuditReport, *, form: str) -> Plan:
         """Compose the change that publishing would make; reads, never writes.
@@ -188,7 +198,7 @@ class Planner:
             plan = self._discussion(plan, report, seen)
         else:
             plan = self._card(plan, report, seen)
-        return replace(plan, shown=_shown(plan), notes=tuple(notes))
+        return replace(plan, shown=_shown(plan), notes=(*notes, *plan.notes))
 
     def _discussion(self, plan: Plan, report: AuditReport, seen: _Seen) -> Plan:
         if plan.thread is None:
@@ -200,19 +210,31 @@ class Planner:
         section = card_section(report).encode()
         thread, head, before = plan.thread, seen.ref.revision or "", seen.card
         if thread is not None and thread.conflicts and thread.only_ours:
-            after = _spliced(before, section, plan.repo_id)
-            return replace(plan, step="replace", head=head, before=before, after=after, farewell=SUPERSEDED)
+            after, kept = self._edited(before, section, report, plan.repo_id)
+            return replace(plan, step="replace", head=head, before=before, after=after, farewell=SUPERSEDED, notes=kept)
         if thread is not None:
             head = self._writer.head(plan.repo_id, thread.branch)
             before = self.readme(RepoRef(repo_id=plan.repo_id, revision=head))
-        after = _spliced(before, section, plan.repo_id)
-        plan = replace(plan, head=head, before=before, after=after)
-        texts = ((before or b"").decode(), after.decode())
+        after, kept = self._edited(before, section, report, plan.repo_id)
+        plan = replace(plan, head=head, before=before, after=after, notes=kept)
+        texts = (undated(before or b"").decode(), undated(after).decode())
         if self._same(*texts, report, seen) and (thread is None or self._same(thread.text, plan.body, report, seen)):
             return replace(plan, after=before)
         if plan.form == "section":
             return replace(plan, step="commit")
         return replace(plan, step="open" if thread is None else "update")
+
+    def _edited(
+        self, before: bytes | None, section: bytes, report: AuditReport, repo_id: str
+    ) -> tuple[bytes, tuple[str, ...]]:
+        """Return the card with our section, and our line in its metadata where it is wanted or there already."""
+        after = _spliced(before, section, repo_id)
+        if not self._metadata.wanted and not has_entry(after):
+            return after, ()
+        try:
+            return with_entry(after, entry_of(report, url=self._metadata.report_url)), ()
+        except FrontMatterKept as error:
+            return after, (str(error),)
 
     def _same(self, old: str, new: str, report: AuditReport, seen: _Seen) -> bool:
         """Whether a new text would tell a reader nothing new: at most another date, and a commit to the card alone."""

@@ -1,5 +1,6 @@
 """``hubaudit publish`` as its users run it: exit codes, dry run, several reports, and no traceback."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from publishing import CARD, REPO, later, report, with_finding
 
 from audit.records import AuditReport
 from pipelines.cli import cli
+from reports.card_section import remove
 from reports.json_v1 import dump
 
 Publish = Callable[..., Result]
@@ -119,3 +121,45 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"schema": "something/else"}))
     assert CliRunner().invoke(cli, ["publish", str(path)]).exit_code == 2
     assert CliRunner().invoke(cli, ["publish", str(tmp_path / "missing")]).exit_code == 2
+
+
+def test_one_line_goes_into_the_metadata_and_is_kept_up_to_date(publish: Publish, hub_server: LocalHub) -> None:
+    sha = hub_server.sha(REPO)
+    first = report(revision=sha)
+    url = "https://example.org/report.html"
+    done = publish(first, "--yes", "--front-matter", "--report-url", url)
+    assert done.exit_code == 0, done.output
+    line = f'hubaudit: {{verdict: "pass", date: "2026-11-20", report: "{url}"}}\n'.encode()
+    written = hub_server.read(REPO, "README.md", "refs/pr/1")
+    assert line in written
+    assert remove(written).replace(line, b"") == CARD
+    assert f"+{line.decode()}" in done.stdout
+
+    tomorrow = dataclasses.replace(first, created_at="2026-11-22T03:00:00+00:00")
+    again = publish(tomorrow, "--yes", "--front-matter", "--report-url", url)
+    assert "up to date" in again.stderr, "another date alone is no news"
+
+    # Without the option the line that is there is kept up to date all the same.
+    assert publish(later(first), "--yes").exit_code == 0
+    written = hub_server.read(REPO, "README.md", "refs/pr/1")
+    assert written.count(b"\nhubaudit: {") == 1
+    assert b'verdict: "inconclusive"' in written
+
+
+def test_metadata_that_cannot_take_a_line_is_left_alone(publish: Publish, hub_server: LocalHub) -> None:
+    hub_server.add_repo(REPO, {"README.md": b"# No metadata\n"})
+    done = publish(report(), "--yes", "--front-matter")
+    assert done.exit_code == 0
+    assert "no metadata block. It was left as it is" in done.stderr
+    assert remove(hub_server.read(REPO, "README.md", "refs/pr/1")) == b"# No metadata\n"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--report-url", "https://x.org"), ("--front-matter", "--report-url", "http://x.org/a b")],
+)
+def test_a_bad_address_is_said_before_the_hub_is_asked(
+    publish: Publish, hub_server: LocalHub, options: tuple[str, ...]
+) -> None:
+    assert publish(report(), *options).exit_code == 2
+    assert not hub_server.log.matching(method="GET")
