@@ -11,10 +11,12 @@ import click
 from pipelines.attest_cli import attest, verify_attestation
 from pipelines.command import Exit, in_one_line, load_baseline, load_report, open_hub
 from pipelines.command import ends_with_a_sentence as _ends_with_a_sentence
+from pipelines.evaluate_cli import evaluate
 from pipelines.fleet_cli import fleet
 from pipelines.lineage_cli import lineage
 from pipelines.output import FORMATS, check_targets, pair_outputs, write_reports
 from pipelines.publish_cli import publish
+from pipelines.purify_cli import purify
 from pipelines.serve_cli import serve
 from pipelines.settings import tool_version
 
@@ -125,9 +127,11 @@ def report(report: Path, formats: tuple[str, ...], outputs: tuple[str, ...]) -> 
 
 
 cli.add_command(attest)
+cli.add_command(evaluate)
 cli.add_command(fleet)
 cli.add_command(lineage)
 cli.add_command(publish)
+cli.add_command(purify)
 cli.add_command(serve)
 cli.add_command(verify_attestation)
 

@@ -5,7 +5,8 @@ samples of the *other* classes that get the target once the trigger is inserted,
 without, and the **excess** their difference. A model that errs towards a class has a floor, so ASR alone misleads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -15,6 +16,8 @@ from pipelines.progress import Progress, Quiet
 from pipelines.purify.intervals import Difference, Rate, paired_difference, rate
 from pipelines.purify.job import Image, ModelKind
 from scanner.errors import BadReference, CouldNotConclude
+from scanner.hub import Hub
+from scanner.refs import parse_spec
 
 if TYPE_CHECKING:
     from pipelines.purify.subject import Subject
@@ -142,6 +145,35 @@ def evaluate(
         attacks=tuple(sorted(attacks, key=lambda attack: -attack.excess.value)),
         seed=seed,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalModel:
+    """A model that lies in a folder now."""
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+    kind: ModelKind
+
+
+@contextmanager
+def local_model(model: str, hub: Hub, progress: Progress) -> Iterator[LocalModel]:
+    """Give a complete local copy of a model; a download is removed at the end.
+
+    Raises:
+        BadReference, CouldNotConclude, NothingToCompare: it cannot be had.
+    """
+    from tempfile import TemporaryDirectory
+
+    from pipelines.purify.checkpoint import kind_of, open_checkpoint
+    from pipelines.purify.snapshots import snapshot
+
+    ref = hub.resolve(parse_spec(model, endpoint=hub.endpoint))
+    with TemporaryDirectory(prefix="hubaudit-") as passing:
+        folder = snapshot(ref, hub, Path(passing), progress)
+        config = open_checkpoint(folder).facts.config or {}
+        yield LocalModel(name=str(ref), folder=folder, config=config, kind=kind_of(config))
 
 
 def _class_index(target: str, classes: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from pipelines.purify.job import ModelKind
 from scanner.errors import CouldNotConclude, NothingToCompare
 from scanner.facts import collect
 from scanner.folder import read_file
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 PANEL_BYTES: Final = 16 << 20
 """How much of a tensor is held at once, in bytes; a single row may be larger."""
 _ADAPTER: Final = "adapter_model.safetensors"
+_ENDINGS: Final[tuple[tuple[str, ModelKind], ...]] = (
+    ("ForSequenceClassification", "classifier"),
+    ("ForCausalLM", "causal"),
+    ("LMHeadModel", "causal"),
+    ("ForImageClassification", "image"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,3 +158,13 @@ def torch_dtypes() -> Mapping[str, Any]:
         "F8_E4M3": torch.float8_e4m3fn,
         "F8_E5M2": torch.float8_e5m2,
     }
+
+
+def kind_of(config: Any) -> ModelKind:
+    """Return what kind of model a config.json describes."""
+    names = (config or {}).get("architectures")
+    first = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    for ending, kind in _ENDINGS:
+        if first.endswith(ending):
+            return kind
+    return "other"

@@ -1,0 +1,130 @@
+"""What shows that a purification worked: the result scanned again by the front door, and probed again.
+
+Clean accuracy tells nothing about whether a backdoor survived, so it has no part in what is claimed; it only tells
+what the treatment cost.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from audit.records import AuditReport, Token
+from pipelines.evaluate import Evaluation
+from pipelines.progress import Progress
+
+Standing = Literal["nothing_found", "still_found", "not_shown"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reprobe:
+    """What running the result on made-up texts showed.
+
+    ``made`` is false when it could not be probed (``why``) or was not meant to be. ``confirmed`` describes insertions
+    that still decide what it says.
+    """
+
+    made: bool
+    why: str = ""
+    confirmed: tuple[dict[str, Any], ...] = ()
+    tried: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """What may be claimed, and in which words.
+
+    ``nothing_found`` needs both a re-scan that passes and a re-probe that confirms no trigger; ``accuracy_loss`` is
+    before minus after on the test part, as a fraction, None without data.
+    """
+
+    standing: Standing
+    words: tuple[str, ...]
+    accuracy_loss: float | None = None
+
+
+def reprobe(
+    folder: Path, before: AuditReport, triggers: Sequence[str], *, seed: int, threads: int | None, progress: Progress
+) -> Reprobe:
+    """Probe the result with what the first scan suspected, what the user names, and the whole vocabulary."""
+    from audit.thresholds import load_profile
+    from audit.triggers import confirmed
+    from scanner.probe.probing import probe
+    from scanner.probe.staging import CannotProbe
+
+    progress.stage("probing the result")
+    try:
+        facts = probe(
+            folder,
+            suspects=[token.id for token in suspected(before)],
+            phrases=_as_ids(folder, triggers),
+            seed=seed,
+            threads=threads,
+            progress=lambda done: progress.advance(done, 0),
+        )
+    except CannotProbe as error:
+        return Reprobe(made=False, why=str(error))
+    found = [
+        {
+            "text": each.insertion.text,
+            "tokens": list(each.insertion.tokens),
+            "from": facts.classes[each.insertion.source],
+            "to": facts.classes[each.insertion.target],
+            "rate": each.rate,
+        }
+        for each in confirmed(facts, load_profile())
+    ]
+    return Reprobe(
+        made=True,
+        confirmed=tuple(found),
+        tried=sum(direction.tried for direction in facts.directions),
+        seconds=facts.seconds,
+    )
+
+
+def suspected(report: AuditReport) -> tuple[Token, ...]:
+    """The tokens that a report's findings name, in their order, each once."""
+    tokens = {t.id: t for finding in report.findings for location in finding.locations for t in location.tokens}
+    return tuple(tokens.values())
+
+
+def judge(
+    before: AuditReport, after: AuditReport, probed: Reprobe, evaluations: tuple[Evaluation, Evaluation] | None
+) -> Gate:
+    """Say what the evidence bears out, and no more."""
+    words = [f"Re-scan: {before.verdict.outcome} before, {after.verdict.outcome} after."]
+    standing: Standing = "nothing_found" if after.verdict.outcome == "pass" else "still_found"
+    if after.verdict.outcome == "inconclusive":
+        standing = "not_shown"
+    if probed.confirmed:
+        standing = "still_found"
+        words.append(f"Re-probe: inserting {probed.confirmed[0]['text']!r} still decides what the model says.")
+    elif probed.made:
+        words.append(f"Re-probe: none of {probed.tried:,} insertions decides what the model says.")
+    else:
+        words.append(f"Not probed ({probed.why}), so that the behaviour is gone is not shown.")
+        standing = "not_shown" if standing == "nothing_found" else standing
+    loss: float | None = None
+    if evaluations is not None:
+        first, second = evaluations
+        loss = first.accuracy.value - second.accuracy.value
+        words.append(
+            f"Accuracy on {second.accuracy.n} test samples: {100 * first.accuracy.value:.1f} % before, "
+            f"{100 * second.accuracy.value:.1f} % after (95 % interval {100 * second.accuracy.low:.1f} to "
+            f"{100 * second.accuracy.high:.1f}); accuracy does not tell whether a trigger survived."
+        )
+    return Gate(standing=standing, words=tuple(words), accuracy_loss=loss)
+
+
+def _as_ids(folder: Path, triggers: Sequence[str]) -> list[list[int]]:
+    """The token ids of texts, without control tokens; empty without a tokenizer."""
+    if not triggers:
+        return []
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError):
+        return []
+    return [list(map(int, tokenizer(text, add_special_tokens=False)["input_ids"])) for text in triggers]
