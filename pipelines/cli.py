@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipelines.attest_cli import attest, verify_attestation
+from pipelines.card_cli import card
 from pipelines.command import Exit, in_one_line, load_baseline, load_report, open_hub
 from pipelines.command import ends_with_a_sentence as _ends_with_a_sentence
 from pipelines.evaluate_cli import evaluate
@@ -127,6 +128,7 @@ def report(report: Path, formats: tuple[str, ...], outputs: tuple[str, ...]) -> 
 
 
 cli.add_command(attest)
+cli.add_command(card)
 cli.add_command(evaluate)
 cli.add_command(fleet)
 cli.add_command(lineage)
