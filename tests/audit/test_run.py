@@ -110,7 +110,7 @@ def test_a_broken_card_check_is_a_skip(monkeypatch: pytest.MonkeyPatch) -> None:
     def bad_check(_: Evidence) -> list[Any]:
         raise ValueError
 
-    monkeypatch.setattr("audit.run.CARD_CHECKS", (bad_check,))
+    monkeypatch.setattr("audit.card.checks.CARD_CHECKS", (bad_check,))
     made = report(evidence())
     assert "card: bad_check" in {skip.what for skip in made.coverage.skipped}
     assert made.card == ()

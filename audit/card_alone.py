@@ -1,0 +1,87 @@
+"""The report of a card that was examined without its weights: the same form, and an outcome that cannot be a pass."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from audit.detectors import card, lineage, relation, unreadable, unsafe_files
+from audit.evidence import Detector, Evidence, Hit
+from audit.records import AuditReport, Outcome, RuntimeRecord, Verdict
+from audit.rulebook import DETECTORS
+from audit.run import audit
+from scanner.records import Skip
+
+POLICY = "card alone"
+"""``Verdict.policy`` of such a report: claims were counted, no threshold decided."""
+NOT_READ = "Only the card was asked about, so no weights were read."
+
+
+def _declared(evidence: Evidence) -> Iterator[Hit]:
+    """What the rules on lineage say of declarations alone; that nothing was verified is no finding here."""
+    return (hit for hit in lineage.run(evidence) if hit.rule_id in {lineage.DISPUTED.id, lineage.UNDECLARED.id})
+
+
+_DECLARATIONS = Detector(
+    name="declarations",
+    rules=(lineage.DISPUTED, lineage.UNDECLARED),
+    run=_declared,
+    needs_drift=False,
+    needs_verified_base=False,
+)
+# Pickles are not opened up for a card, so the rule on them must not look satisfied.
+_ABOUT_WEIGHTS = {lineage.DETECTOR.name, relation.DETECTOR.name, unreadable.DETECTOR.name, unsafe_files.DETECTOR.name}
+CARD_DETECTORS: tuple[Detector, ...] = (
+    _DECLARATIONS,
+    *(d for d in DETECTORS if not d.needs_drift and not d.needs_verified_base and d.name not in _ABOUT_WEIGHTS),
+)
+"""The rules that need no weights."""
+
+
+def audit_card(
+    evidence: Evidence, *, created_at: str, tool_version: str, runtime: RuntimeRecord, skips: Sequence[Skip] = ()
+) -> AuditReport:
+    """Judge a card and seal the report.
+
+    The outcome is ``review`` when a claim is contradicted or a rule on files asks for one, ``fail`` when such a rule
+    does, else ``inconclusive``: whatever the card says, nothing was measured of the weights. Coverage is 0 of the
+    parameters that the headers name. Arguments as ``audit.run.audit``.
+    """
+    report = audit(
+        evidence,
+        created_at=created_at,
+        tool_version=tool_version,
+        runtime=runtime,
+        skips=(*skips, Skip(what="weights", why=NOT_READ)),
+        detectors=CARD_DETECTORS,
+    )
+    stored = evidence.card_context.stored
+    return replace(
+        report,
+        coverage=replace(report.coverage, parameters_total=stored.parameters if stored else 0),
+        verdict=_verdict(report),
+    )
+
+
+def _verdict(report: AuditReport) -> Verdict:
+    counts = dict.fromkeys(("supported", "contradicted", "not_checkable"), 0)
+    for claim in report.card:
+        counts[claim.status] += 1
+    outcome: Outcome = "review" if counts["contradicted"] else "inconclusive"
+    if report.verdict.outcome in {"review", "fail"}:
+        outcome = report.verdict.outcome
+    ours = {rule.id for rule in (*card.DETECTOR.rules, lineage.DISPUTED)}
+    contradicted = [f.fingerprint for f in report.findings if f.rule_id in ours] if counts["contradicted"] else []
+    return Verdict(
+        outcome=outcome,
+        score=report.verdict.score,
+        false_positive_rate=None,
+        reasons=tuple(dict.fromkeys((*report.verdict.reasons, *contradicted))),
+        policy=POLICY,
+        notes=(_note(counts),),
+    )
+
+
+def _note(counts: dict[str, int]) -> str:
+    return (
+        f"Only the card was examined: {counts['supported']} claims are supported, {counts['contradicted']} "
+        f"contradicted, {counts['not_checkable']} not checkable. No weights were read, so nothing is said of them."
+    )
