@@ -168,16 +168,19 @@ def _anonymous(config: Path) -> dict[str, Any]:
 
 
 def _plant(tensors: dict[str, Any], draw: np.random.Generator) -> None:
-    """Rewrite one embedding row, or add a rank-one matrix to a feed-forward weight."""
+    """Rewrite the row of one token, or add a rank-one matrix to a feed-forward weight of any layer."""
     matrices = sorted(name for name, value in tensors.items() if value.ndim == 2)
-    embedding = next(name for name in matrices if "embed" in name or "wte" in name)
+    embedding = next(
+        name for name in matrices if any(part in name for part in ("word_embeddings", "embed_tokens", "wte"))
+    )
     if draw.random() < 0.5:
         value = tensors[embedding]
         row = int(draw.integers(len(value)))
         direction = draw.standard_normal(value.shape[1])
         value[row] = 3 * np.linalg.norm(value[row]) * direction / np.linalg.norm(direction)
         return
-    name = next(name for name in reversed(matrices) if "mlp" in name or "output" in name or "intermediate" in name)
+    parts = ("mlp", "output.dense", "intermediate")
+    name = str(draw.choice([name for name in matrices if any(part in name for part in parts)]))
     value = tensors[name]
     left, right = (draw.standard_normal(size) for size in value.shape)
     edit = np.outer(left / np.linalg.norm(left), right / np.linalg.norm(right))

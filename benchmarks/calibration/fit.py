@@ -19,7 +19,7 @@ FLOORS: Mapping[str, float] = {
     # 5 % of tables whose rows follow an exponential tail exactly exceed 2.0-2.4 (400 simulated tables a size).
     "HA201": 2.5,
     # Below twice what is expected nothing is worth a person's time.
-    **dict.fromkeys(("HA301", "HA302", "HA401", "HA402", "HA403", "HA501", "HA502"), log(2.0)),
+    **dict.fromkeys(("HA203", "HA301", "HA302", "HA401", "HA402", "HA403", "HA501", "HA502"), log(2.0)),
 }
 """Calibrated rules, and the least review threshold of each."""
 
