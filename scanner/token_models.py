@@ -5,6 +5,7 @@ so Zipf's law gives log f ≈ −log(rank + 1) up to a constant (Zipf 1949); Uni
 """
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,6 +20,9 @@ MAX_TOKENS = 2_000_000
 """Ids of a vocabulary; the largest in use have 262,144."""
 MAX_TOKEN_CHARS = 200
 """Characters kept of one token."""
+
+
+_CONTROL = re.compile(r"\[[A-Z][A-Z0-9_ ]*\]|<[^<>\s]{1,60}>|<\|[^\n]{1,60}\|>|\[/?INST\]")
 
 
 class BadVocabulary(ValueError):  # noqa: N818
@@ -105,6 +109,17 @@ def clean_token(text: str) -> str:
     if len(text) <= MAX_TOKEN_CHARS and text.isascii():
         return text
     return text[:MAX_TOKEN_CHARS].encode("utf-8", "replace").decode("utf-8")
+
+
+def is_control(text: str) -> bool:
+    """Whether a text is written as control tokens are: ``[CLS]``, ``<s>``, ``<|im_end|>``; byte tokens are not."""
+    return len(text) <= 64 and _CONTROL.fullmatch(text) is not None and not text.startswith("<0x")
+
+
+def is_reserved(text: str) -> bool:
+    """Whether a token is a control token or a place kept free (``[unused7]``, ``<|reserved_special_token_3|>``)."""
+    lowered = text.lower()
+    return not text or is_control(text) or "unused" in lowered or "reserved" in lowered
 
 
 def _zipf(ranks: F64) -> F64:

@@ -1,7 +1,6 @@
 """Reads the vocabulary of a repository as data: no tokenizer is run, no code loaded, hostile tokens stay tokens."""
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -18,6 +17,7 @@ from scanner.token_models import (
     Vocabulary,
     bpe_vocabulary,
     clean_token,
+    is_control,
     model_vocabulary,
     texts_by_id,
     wordpiece_vocabulary,
@@ -27,7 +27,6 @@ MAX_FILE_BYTES = 64 << 20
 """Of one tokenizer file; the largest in use have about 34 MB."""
 MAX_COMMAS = 6_000_000
 """Separators in a JSON file: what the parser builds from it is bounded before it begins."""
-_CONTROL = re.compile(r"\[[A-Z][A-Z0-9_ ]*\]|<[^<>\s]{1,60}>|<\|[^\n]{1,60}\|>|\[/?INST\]")
 _Reader = Callable[[str], str]
 
 
@@ -191,11 +190,6 @@ def _padded(vocabulary: Vocabulary, length: int) -> F64 | None:
     if expected is None:
         return None
     return np.concatenate([expected, np.full(length - len(expected), expected.min())])
-
-
-def is_control(text: str) -> bool:
-    """Whether a text is written as control tokens are: ``[CLS]``, ``<s>``, ``<|im_end|>``; byte tokens are not."""
-    return len(text) <= 64 and _CONTROL.fullmatch(text) is not None and not text.startswith("<0x")
 
 
 def _readable(text: str) -> str:

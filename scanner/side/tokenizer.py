@@ -13,8 +13,8 @@ from scanner.errors import HubAuditError
 from scanner.records import RepoFacts, Skip
 from scanner.side.reading import TextReader, inherited
 from scanner.side.records import AddedEntry, Reassigned, Step, StepChange, TokenizerFacts
-from scanner.token_models import BadVocabulary, clean_token, model_vocabulary
-from scanner.tokens import MAX_FILE_BYTES, is_control, parse_tokenizer
+from scanner.token_models import BadVocabulary, clean_token, is_reserved, model_vocabulary
+from scanner.tokens import MAX_FILE_BYTES, parse_tokenizer
 
 FILE: Final = "tokenizer.json"
 OTHER_FILES: Final = (
@@ -68,9 +68,9 @@ def compare_tokenizers(
 
 def _skip_others(candidate: RepoFacts, base: RepoFacts, skips: list[Skip]) -> None:
     """Files that only their hash is known of: a different one was not looked into."""
-    for path in OTHER_FILES:
-        if candidate.file(path) is not None and base.file(path) is not None and not inherited(path, candidate, base):
-            skips.append(Skip(what=path, why="It may differ from the base's, and such files are not compared."))
+    both = [path for path in OTHER_FILES if candidate.file(path) is not None and base.file(path) is not None]
+    why = "It may differ from the base's, and such files are not compared."
+    skips.extend(Skip(what=path, why=why) for path in both if not inherited(path, candidate, base))
 
 
 class _Tokenizer:
@@ -113,24 +113,50 @@ def _compare(own: _Tokenizer, theirs: _Tokenizer) -> TokenizerFacts:
     moved = [i for i in range(common) if own.texts[i] != theirs.texts[i] and theirs.texts[i]]
     known = set(theirs.texts)
     fresh = [i for i, text in enumerate(own.texts) if text and text not in known]
-    steps = [*_step_changes(own, theirs), *_model_changes(own, theirs)]
+    shadowed = list(_shadowed(own, theirs))
+    steps = [*_step_changes(own, theirs), *_model_changes(own, theirs), *_newly_special(own, theirs)]
     if len(own.texts) < len(theirs.texts):
         steps.append(
             StepChange(step="vocabulary", base=f"{len(theirs.texts):,} ids", candidate=f"{len(own.texts):,} ids")
         )
-    differs = moved or fresh or steps
+    differs = moved or fresh or steps or shadowed
     return TokenizerFacts(
         file=FILE,
         state="changed" if differs else "whitespace",
         compared=common,
-        reassigned_count=len(moved),
-        reassigned=tuple(
-            Reassigned(id=i, base=theirs.texts[i], candidate=own.texts[i]) for i in _ordinary_first(moved, own, theirs)
+        reassigned_count=len(moved) + len(shadowed),
+        reassigned=(
+            *shadowed[:MAX_LISTED],
+            *(
+                Reassigned(id=i, base=theirs.texts[i], candidate=own.texts[i])
+                for i in _ordinary_first(moved, own, theirs)
+            ),
         ),
         added_count=len(fresh),
         added=tuple(_entry(i, own) for i in fresh[:MAX_LISTED]),
         steps=tuple(steps[:MAX_LISTED]),
     )
+
+
+def _shadowed(own: _Tokenizer, theirs: _Tokenizer) -> Iterator[Reassigned]:
+    """Tokens of the base that an added token with another id takes the text from: added tokens are matched first."""
+    ids = {text: i for i, text in reversed(list(enumerate(theirs.texts))) if text}
+    for entry in own.added:
+        text = clean_token(entry["content"])
+        if text in ids and entry["id"] >= len(theirs.texts):
+            yield Reassigned(id=ids[text], base=text, candidate="")
+
+
+def _newly_special(own: _Tokenizer, theirs: _Tokenizer) -> Iterator[StepChange]:
+    """Ordinary tokens that are now special: they vanish from decoded answers."""
+    known = {theirs.texts[i] for i in theirs.special}
+    common = set(theirs.texts)
+    words = {own.texts[i] for i in own.special} - known
+    hidden = sorted(word for word in words if word in common and not is_reserved(word))
+    if hidden:
+        yield StepChange(
+            step="vocabulary", base="ordinary tokens", candidate="special tokens", words=tuple(hidden[:MAX_LISTED])
+        )
 
 
 def _ordinary_first(moved: Sequence[int], own: _Tokenizer, theirs: _Tokenizer) -> list[int]:
@@ -140,12 +166,6 @@ def _ordinary_first(moved: Sequence[int], own: _Tokenizer, theirs: _Tokenizer) -
         return is_reserved(theirs.texts[token]), is_reserved(own.texts[token]), token
 
     return sorted(moved, key=weight)[:MAX_LISTED]
-
-
-def is_reserved(text: str) -> bool:
-    """Whether a token is a control token or a place kept free (``[unused7]``, ``<|reserved_special_token_3|>``)."""
-    lowered = text.lower()
-    return not text or is_control(text) or "unused" in lowered or "reserved" in lowered
 
 
 def _entry(token: int, own: _Tokenizer) -> AddedEntry:
