@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scanner.card_context import PublishedScore
-from scanner.errors import RepoUnavailable
+from scanner.errors import HubAuditError
 from scanner.hub import Hub
 from scanner.paths import shown
 from scanner.plain_yaml import BadYaml, load_mapping
@@ -29,10 +29,9 @@ def result_files(facts: RepoFacts) -> tuple[str, ...]:
 
 
 def read_results(facts: RepoFacts, hub: Hub) -> tuple[tuple[PublishedScore, ...], tuple[Skip, ...]]:
-    """Read at most ``MAX_FILES`` result files; one request each, none where there are none.
+    """Read at most ``MAX_FILES`` result files; one request each, none where there are none. Never raises.
 
-    Raises:
-        HubUnreachable: the network failed.
+    A file that cannot be read or used is a skip.
     """
     found: list[PublishedScore] = []
     skips: list[Skip] = []
@@ -41,7 +40,7 @@ def read_results(facts: RepoFacts, hub: Hub) -> tuple[tuple[PublishedScore, ...]
         try:
             text = hub.read_text(facts.ref, path, limit_bytes=MAX_FILE_BYTES)
             found += parse_results(text, path)
-        except RepoUnavailable as error:
+        except HubAuditError as error:
             skips.append(Skip(what=shown(path), why=str(error)))
         except BadYaml as error:
             skips.append(Skip(what=shown(path), why=f"It {error}, so it was not used."))
