@@ -21,7 +21,9 @@ from audit.suppressions import Entry
 from audit.thresholds import Profile, load_profile
 from pipelines.progress import Progress, Quiet
 from pipelines.settings import tool_version
+from scanner.card_context import CardContext, Stored
 from scanner.errors import CouldNotConclude, HubAuditError, NothingToCompare
+from scanner.eval_results import read_results
 from scanner.facts import collect
 from scanner.hub import Hub
 from scanner.lineage.claims import ClaimSet, collect_claims, walk
@@ -68,8 +70,11 @@ def _weigh(
     progress: Progress,
     threads: int | None,
     seed: int,
+    noted: list[Stored],
 ) -> tuple[Lineage, DriftFacts]:
     """Open both weight sets, check the descent, and measure the drift unless the base is refuted.
+
+    What the candidate's headers say goes to ``noted`` at once: the card checks want it even if the rest fails.
 
     Raises:
         HubAuditError: a side has no weights, or its table cannot be read.
@@ -81,6 +86,7 @@ def _weigh(
     from scanner.lineage.parted import in_step
     from scanner.lineage.relation import declared_or_measured, measure_relation, settled_relation
     from scanner.lineage.trace import trace
+    from scanner.stored import describe_table
     from scanner.weights.adapters import is_adapter
     from scanner.weights.opening import open_source
 
@@ -88,6 +94,7 @@ def _weigh(
         progress.stage("reading tensor tables")
         candidate_source = stack.enter_context(open_source(candidate, hub))
         base_source = stack.enter_context(open_source(base, hub))
+        noted.append(describe_table(candidate_source.table.values(), candidate.config))
         if is_adapter(candidate_source):
             return weigh_adapter(candidate, base, (candidate_source, base_source), claimed, progress, threads)
         candidate_source, base_source = in_step(candidate_source, base_source, candidate, base)
@@ -171,6 +178,7 @@ def audit_repo(
     )
     base_facts: RepoFacts | None = None
     drift: DriftFacts | None = None
+    noted: list[Stored] = []
     tokens: TokenTable | None = None
     ending: Ending = "concluded"
     problem: str | None = None
@@ -189,7 +197,7 @@ def audit_repo(
             base_facts, lineage = revision.facts, replace(lineage, checks=(revision.check,))
         lineage = replace(lineage, base=base_facts.ref, chain=family.models)
         seed = sampling_seed(base_facts.ref, facts.ref, salt)
-        lineage, drift = _weigh(facts, base_facts, lineage, claims.relation, hub, progress, threads, seed)
+        lineage, drift = _weigh(facts, base_facts, lineage, claims.relation, hub, progress, threads, seed, noted)
         progress.stage("looking at other parents")
         is_put_on = any(check.name == "adapter_fit" for check in lineage.checks)  # factors resemble no model
         others = () if is_put_on else (*claims.bases[1:], *family.models[1:2])
@@ -209,6 +217,8 @@ def audit_repo(
         skips.append(Skip(what="tokenizer", why=str(error)))
     pickles, uninspected = inspect_pickles(facts, hub)
     skips += uninspected
+    scores, unscored = read_results(facts, hub)
+    skips += unscored
     evidence = Evidence(
         candidate=facts,
         base=base_facts,
@@ -217,6 +227,7 @@ def audit_repo(
         tokens=tokens,
         profile=profile or load_profile(),
         pickles=pickles,
+        card_context=CardContext(stored=noted[0] if noted else None, scores=scores),
     )
     report = audit(
         evidence,
