@@ -102,8 +102,12 @@ def purify(context: click.Context, /, model: str | None, output: Path, revert: P
     request = _request(model, output, named)
     silence_libraries()
     hub = open_hub()
-    with step_progress(quiet=quiet) as progress:
-        done = run(request, hub, progress=progress)
+    try:
+        with step_progress(quiet=quiet) as progress:
+            done = run(request, hub, progress=progress)
+    except KeyboardInterrupt:
+        click.echo("hubaudit: interrupted, nothing was written; the same command goes on where it stopped.", err=True)
+        raise SystemExit(int(Exit.COULD_NOT_CONCLUDE)) from None
     _tell(done)
     if push_to is not None:
         _push(output, push_to, form, yes=yes)

@@ -88,8 +88,26 @@ def purify(
     if purifier.needs_data == "required" and request.data is None:
         raise _no_data(purifier, candidate_ref, hub)
     work = kept.work_folder(request.output)
-    work.mkdir(exist_ok=True)
     before, base_ref = _scanned(request, purifier, candidate_ref, hub, progress)
+    work.mkdir(exist_ok=True)
+    try:
+        return _purify(request, purifier, before, candidate_ref, base_ref, hub, work, progress, clock)
+    finally:
+        kept.tidy(work)
+
+
+def _purify(
+    request: PurifyRequest,
+    purifier: Purifier,
+    before: AuditReport,
+    candidate_ref: RepoRef,
+    base_ref: RepoRef | None,
+    hub: Hub,
+    work: Path,
+    progress: Progress,
+    clock: Callable[[], datetime],
+) -> Purified:
+    """What follows the scan; leaves in ``work`` what another run can use, and nothing after success."""
     job = _job(request, purifier, before, candidate_ref, base_ref, hub, work, progress)
     key = kept.job_key(job, purifier.name, str(candidate_ref), str(base_ref) if base_ref else None, tool_version())
     folder = work / key

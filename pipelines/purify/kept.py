@@ -72,6 +72,15 @@ def find(folder: Path) -> PurifyResult | None:
     return PurifyResult(edits=WholeTensors(tensors), chosen=told["chosen"], log=told["log"])
 
 
+def tidy(folder: Path) -> None:
+    """Remove empty folders, so that a run that kept nothing leaves nothing."""
+    for path in sorted((p for p in folder.rglob("*") if p.is_dir()), reverse=True):
+        if not any(path.iterdir()):
+            path.rmdir()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
 def _write_json(path: Path, value: Any) -> None:
     part = path.with_name(f"{path.name}.part")
     part.write_text(json.dumps(value), encoding="utf-8")

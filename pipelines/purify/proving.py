@@ -114,7 +114,21 @@ def judge(
             f"{100 * second.accuracy.value:.1f} % after (95 % interval {100 * second.accuracy.low:.1f} to "
             f"{100 * second.accuracy.high:.1f}); accuracy does not tell whether a trigger survived."
         )
+        words += _attacks(first, second)
     return Gate(standing=standing, words=tuple(words), accuracy_loss=loss)
+
+
+def _attacks(first: Evaluation, second: Evaluation) -> list[str]:
+    """One sentence for each trigger, on the class that it led to most before."""
+    after = {(attack.trigger, attack.target): attack for attack in second.attacks}
+    worst = {attack.trigger: attack for attack in reversed(first.attacks)}
+    return [
+        f"Inserting {attack.trigger!r} led to {attack.target} in {100 * attack.success.value:.1f} % of the "
+        f"{attack.success.n} other samples before, {100 * now.success.value:.1f} % after; without it "
+        f"{100 * attack.floor.value:.1f} and {100 * now.floor.value:.1f} %."
+        for attack in worst.values()
+        for now in (after[attack.trigger, attack.target],)
+    ]
 
 
 def _as_ids(folder: Path, triggers: Sequence[str]) -> list[list[int]]:
