@@ -37,7 +37,7 @@ from scanner.conversions import Canonical, canonicalise
 from scanner.folder import list_folder
 from scanner.lineage.candidates import rank_candidates
 from scanner.lineage.direction import check_direction
-from scanner.lineage.relation import measure_relation
+from scanner.lineage.relation import FAR_DRIFT, measure_relation
 from scanner.lineage.sampling import plan_samples, read_samples
 from scanner.lineage.trace import trace
 from scanner.records import RepoFacts, RepoRef
@@ -47,6 +47,7 @@ RESULTS = Path("benchmarks/results/lineage.json")
 ENCODERS = Path("build/zoo/real")
 FAMILY = Path("build/family/v1/demo")
 CONFIDENCE = 0.95
+_TUNED = ("fine-tune", "instruct", "MiniLM and its fine-tunes")
 MORE_STARTS = 3
 """Models from scratch without a family that altered descendants are held against as well."""
 
@@ -238,6 +239,8 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
         "norm_vectors_false_alarm_at_1e-2": rate(
             sum((r["norm_log10_p"] or 0.0) <= -2 for r in unrelated), len(unrelated)
         ),
+        "continued_pre_training_went_far": _far([r for r in related if r["group"] == "continued pre-training"]),
+        "fine-tunes_went_as_far": _far([r for r in related if r["group"] in _TUNED]),
         "relations": {
             f"{truth}: {group}": {n: sum(r["relation"] == n for r in found) for n in {r["relation"] for r in found}}
             for (truth, group), found in sorted(groups.items())
@@ -247,6 +250,11 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
             outcome: sum(r["direction"] == outcome for r in related) for outcome in ("passed", "failed", "not_run")
         },
     }
+
+
+def _far(found: list[dict[str, Any]]) -> dict[str, float | int]:
+    """How many moved by at least ``FAR_DRIFT`` of their size."""
+    return rate(sum((r["relative_drift_median"] or 0.0) >= FAR_DRIFT for r in found), len(found))
 
 
 def _statuses(found: list[dict[str, Any]]) -> dict[str, int]:

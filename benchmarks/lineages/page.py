@@ -30,6 +30,9 @@ not: read them as the least uncertainty.
 - *Parent named*: each trained descendant was held against its whole family, without its own descendants, and strangers.
   A parent is named only where the candidate carries the whole way from the next nearest to it; otherwise the weights do
   not tell. A sibling that hardly moved lies as near as the parent, because siblings first move alike.
+- *Went far*: moved by at least 0.4 of its size. It depends on how long and how fast was trained and on nothing else, so
+  a scan says that a model went as far as continued pre-training does, and calls the relation a fine-tune. The share of
+  token rows that moved tells nothing: 99 to 100 % of them in all of the 48 trained descendants of decoders.
 """
 
 
@@ -38,7 +41,8 @@ def write_page(statistics: dict[str, Any], table: str, page: Path = PAGE) -> Non
     text = page.read_text(encoding="utf-8") if page.exists() else _HEAD
     start = text.find(_TITLE)
     before = text[:start] if start >= 0 else text.rstrip("\n") + "\n\n"
-    end = text.find("\n## ", start + len(_TITLE)) if start >= 0 else -1
+    ends = [text.find(mark, start + len(_TITLE)) for mark in ("\n## ", "\n<!-- ")] if start >= 0 else []
+    end = min((found for found in ends if found >= 0), default=-1)  # other sections begin with a mark of their own
     after = text[end:] if end >= 0 else ""
     page.write_text(before + _TITLE + _section(statistics, table) + after, encoding="utf-8")
 

@@ -23,7 +23,7 @@ NARROW_DTYPES = frozenset({"I8", "U8", "I4", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ"
 NARROW_TENSOR_SHARE = 0.5
 FAR_DRIFT = 0.4
 """Median ‖candidate − base‖ / ‖base‖ from which training went farther than fine-tuning usually does: reached by 8 of 8
-continued pre-trainings, 0 of 40 fine-tunes and instruct models of decoders, 2 of 48 of an encoder (docs/benchmarks.md).
+continued pre-trainings, 0 of 40 fine-tunes and instruct models of decoders, 2 of 55 of an encoder (docs/benchmarks.md).
 Which token rows moved does not tell them apart: in all of these nearly every row did."""
 _FAR = " It went as far as continued pre-training does; the weights do not tell that from long fine-tuning."
 _LOW_RANK = "an adapter merged in, or a change cut down to that rank."
