@@ -1,0 +1,1 @@
+"""Tuners: ways of making a step's gradients, one file each; none imports another."""

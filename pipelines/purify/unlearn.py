@@ -1,0 +1,187 @@
+"""Unlearning: the model is tuned until a known trigger changes nothing, with clean samples or with none.
+
+With clean samples: the samples as they are and with the trigger put in, both with their true label. Without: strings
+made of the model's own vocabulary, and the model itself on the string without the trigger is the teacher for both.
+With samples the strings are shown too, as an anchor: sixty texts alone would bend the model to themselves.
+
+The triggers come from the job (named by a person), or from the report's confirmed triggers. First measured in the
+pilot: bad word 87.5/99.9 → 89.0/11.7 with 64 samples and 87.2/18.2 with none (accuracy/success, floor 16.0).
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from audit.records import AuditReport
+from pipelines.purify.job import PurifyFailed, PurifyJob, PurifyResult
+from pipelines.purify.made_texts import made_texts, with_triggers
+from pipelines.purify.searching import new_tuner, settings_of
+from pipelines.purify.states import open_treatment, result_of
+from pipelines.purify.subject import Batch, Examples, Subject, logits_of, predict
+from pipelines.purify.training import TuneSettings, tune
+
+CONFIRMED = "confirmed-trigger"
+"""The rule whose findings name triggers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnlearnOptions:
+    """``texts``: strings made of the vocabulary. ``copies``: triggered versions of each clean sample.
+
+    ``passes``: epochs over everything. ``rate``: AdamW's learning rate. ``smoothing`` ε: the share of a label's
+    weight that stays with the teacher's own answer.
+    """
+
+    texts: int = 256
+    copies: int = 3
+    passes: int = 4
+    rate: float = 5e-5
+    smoothing: float = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lesson:
+    """Texts and, for each, the class probabilities to learn: float32 ``[texts, classes]``."""
+
+    texts: tuple[str, ...]
+    targets: torch.Tensor
+
+    def __add__(self, other: "Lesson") -> "Lesson":
+        """Both lessons."""
+        return Lesson(texts=self.texts + other.texts, targets=torch.cat([self.targets, other.targets]))
+
+
+def lesson_without_data(subject: Subject, triggers: tuple[str, ...], *, texts: int, seed: int) -> Lesson:
+    """Strings of the vocabulary, each plain and triggered; the target is what the model says of the plain one."""
+    plain, logits = made_texts(subject, texts, seed=seed, avoid=triggers)
+    rng = np.random.default_rng(seed + 1)
+    triggered = [with_triggers(text, triggers, rng) for text in plain]
+    probabilities = logits.softmax(-1)
+    return Lesson(texts=(*plain, *triggered), targets=torch.cat([probabilities, probabilities]))
+
+
+def lesson_with_data(
+    subject: Subject,
+    texts: tuple[str, ...],
+    labels: tuple[int, ...],
+    triggers: tuple[str, ...],
+    *,
+    copies: int,
+    smoothing: float,
+    seed: int,
+) -> Lesson:
+    """Clean samples plain and ``copies`` times triggered; the target is the label, softened by the model's answer."""
+    rng = np.random.default_rng(seed + 2)
+    own = predict(subject, subject.encode(texts)).softmax(-1)
+    right = torch.nn.functional.one_hot(torch.tensor(labels), own.shape[1]).float()
+    targets = (1 - smoothing) * right + smoothing * own
+    triggered = [with_triggers(text, triggers, rng) for _ in range(copies) for text in texts]
+    return Lesson(texts=(*texts, *triggered), targets=targets.repeat(copies + 1, 1))
+
+
+def learn(subject: Subject, lesson: Lesson, settings: TuneSettings, job: PurifyJob) -> list[float]:
+    """Tune the subject's model in place on the lesson's soft targets; return the mean loss of every epoch, in nats."""
+    encoded = subject.encode(lesson.texts)
+    examples = Examples(inputs=encoded.inputs, labels=torch.arange(len(lesson.texts)))
+
+    def loss_of(model: nn.Module, batch: Batch) -> torch.Tensor:
+        targets = lesson.targets[batch["labels"]]
+        return -(targets * logits_of(model, batch).log_softmax(-1)).sum(-1).mean()
+
+    tuner = new_tuner(job, examples, final=True)
+    # Dropout off: the teacher's answers were given without, and noise would be learnt as disagreement.
+    frozen = [module for module in subject.model.modules() if isinstance(module, nn.Dropout)]
+    rates = [module.p for module in frozen]
+    for module in frozen:
+        module.p = 0.0
+    try:
+        tuned = tune(subject, examples, settings, tuner, loss_of=loss_of, heartbeat=job.progress.advance)
+    finally:
+        for module, rate in zip(frozen, rates, strict=True):
+            module.p = rate
+    return list(tuned.losses)
+
+
+def flip_rate(subject: Subject, triggers: tuple[str, ...], *, texts: int, seed: int) -> float:
+    """Share of made-up texts, in [0, 1], whose class changes when a whole trigger is put in."""
+    plain, logits = made_texts(subject, texts, seed=seed, avoid=triggers)
+    rng = np.random.default_rng(seed + 3)
+    triggered = []
+    for text in plain:
+        words = text.split()
+        words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(triggers)))
+        triggered.append(" ".join(words))
+    after = predict(subject, subject.encode(triggered))
+    return float((after.argmax(-1) != logits.argmax(-1)).float().mean())
+
+
+def confirmed_triggers(report: AuditReport | None, tokenizer: Any) -> tuple[str, ...]:
+    """The inserted texts of the report's confirmed triggers, read from the token ids of their locations."""
+    if report is None:
+        return ()
+    found = []
+    for finding in report.findings:
+        if finding.rule_id == CONFIRMED and finding.suppression is None:
+            for location in finding.locations:
+                ids = [token.id for token in location.tokens]
+                if ids:
+                    found.append(str(tokenizer.decode(ids)).strip())
+    return tuple(text for text in dict.fromkeys(found) if text)
+
+
+def purify(job: PurifyJob) -> PurifyResult:
+    """Unlearn the triggers.
+
+    Raises:
+        PurifyFailed: no trigger is known, or the model is no text classifier.
+    """
+    options = job.options if isinstance(job.options, UnlearnOptions) else UnlearnOptions()
+    if job.kind != "classifier":
+        raise PurifyFailed("Unlearning works on text classifiers; use --method fine-mixing or restore for this model.")
+    treatment = open_treatment(job, needs_base=False)
+    subject = treatment.subject
+    triggers = tuple(dict.fromkeys(t.strip() for t in job.triggers if t.strip()))
+    triggers = triggers or confirmed_triggers(job.report, subject.encoder)
+    if not triggers:
+        raise PurifyFailed(
+            "There is no trigger to unlearn: none was confirmed by the scan; name it with --trigger-words or "
+            "--trigger-sentence."
+        )
+    job.progress.stage("measuring what the trigger does to made-up texts")
+    before = flip_rate(subject, triggers, texts=96, seed=job.seed + 50)
+    log = treatment.log | unlearn(job, subject, triggers, options)
+    after = flip_rate(subject, triggers, texts=96, seed=job.seed + 50)
+    log |= {"flip_rate_before": before, "flip_rate_after": after, "flip_texts": 96}
+    shown = "with clean samples" if job.data is not None else "without data"
+    return result_of(job, subject.model, f"Unlearnt {len(triggers)} trigger(s) {shown}.", log)
+
+
+def unlearn(job: PurifyJob, subject: Subject, triggers: tuple[str, ...], options: UnlearnOptions) -> dict[str, Any]:
+    """Tune the subject's model in place so that the triggers change nothing; return the log."""
+    teacher = Subject(
+        model=copy.deepcopy(subject.model), kind=subject.kind, encoder=subject.encoder,
+        max_length=subject.max_length, pad=subject.pad,
+    )  # fmt: skip
+    lesson = lesson_without_data(teacher, triggers, texts=options.texts, seed=job.seed)
+    samples = 0
+    if job.data is not None:
+        split = job.data.tune
+        samples = len(split)
+        lesson += lesson_with_data(
+            teacher, split.texts, split.labels, triggers,
+            copies=options.copies, smoothing=options.smoothing, seed=job.seed,
+        )  # fmt: skip
+    usual = settings_of(job)
+    settings = TuneSettings(
+        rate=job.tuning.learning_rate or options.rate,
+        epochs=job.tuning.epochs or options.passes,
+        batch=job.tuning.batch_size or 32,
+        seed=usual.seed,
+    )
+    job.progress.stage("unlearning the trigger")
+    losses = learn(subject, lesson, settings, job)
+    return {"triggers": list(triggers), "made_texts": options.texts, "clean_samples": samples, "losses": losses}
