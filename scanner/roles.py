@@ -23,13 +23,13 @@ _PARAMETERS = _words(
 _WRAPPERS = frozenset(("base_layer", "modules_to_save", "default", "parametrizations", "original_module"))
 _LAYER_LISTS = _words(
     "layer layers h block blocks albert_layer_groups stages conv_layers resblocks encoder_layers "
-    "decoder_layers transformer_layers"
+    "decoder_layers transformer_layers blk"
 )
 _MAX_INDEX_DIGITS = 5
 
 _EMBEDDINGS = _words(
     "word_embeddings word_embedding embed_tokens tok_embeddings token_embeddings token_embedding wte shared "
-    "embed_in embedding embeddings embed lm_embedding"
+    "embed_in embedding embeddings embed lm_embedding token_embd"
 )
 _UNEMBEDDINGS = _words("lm_head embed_out vocab_projector generator_lm_head output_projection unembed decoder")
 _POSITIONS = (
@@ -43,22 +43,23 @@ _HEADS = _words(
     "vocab_layer_norm vocab_projector visual_projection text_projection fc head heads cls_classifier "
     "generator_lm_head embed_out distillation_classifier span_classifier qa_classifier projector"
 )
-_ROUTERS = frozenset(("router", "gate", "shared_expert_gate"))
+_ROUTERS = frozenset(("router", "gate", "shared_expert_gate", "ffn_gate_inp"))
 _FUSED_ATTENTION = _words(
     "query_key_value c_attn qkv_proj qkv wqkv in_proj in_proj_weight in_proj_bias kv_a_proj_with_mqa "
-    "kv_b_proj kv_a_proj kv_proj kv q_attn"
+    "kv_b_proj kv_a_proj kv_proj kv q_attn attn_qkv"
 )
-_QUERY = _words("query q_proj q_lin query_proj queries q wq to_q linear_q q_a_proj q_b_proj query_global")
-_KEY = _words("key k_proj k_lin key_proj keys k wk to_k linear_k key_global")
-_VALUE = _words("value v_proj v_lin value_proj values v wv to_v linear_v value_global")
-_ATTENTION_OUT = _words("dense c_proj proj wo o o_proj out_proj out_lin to_out linear_out out output")
-_MLP_GATE = frozenset(("gate_proj", "wi_0", "w1", "gate_lin", "linear_gate"))
+_QUERY = _words("query q_proj q_lin query_proj queries q wq to_q linear_q q_a_proj q_b_proj query_global attn_q")
+_KEY = _words("key k_proj k_lin key_proj keys k wk to_k linear_k key_global attn_k")
+_VALUE = _words("value v_proj v_lin value_proj values v wv to_v linear_v value_global attn_v")
+_ATTENTION_OUT = _words("dense c_proj proj wo o o_proj out_proj out_lin to_out linear_out out output attn_output")
+_MLP_GATE = frozenset(("gate_proj", "wi_0", "w1", "gate_lin", "linear_gate", "ffn_gate", "ffn_gate_exps"))
 _MLP_IN = _words(
     "up_proj gate_up_proj lin1 fc1 c_fc fc_in dense_h_to_4h wi wi_1 w3 v1 w12 layer_1 linear1 pwconv1 "
-    "intermediate_dense ffn"
+    "intermediate_dense ffn ffn_up ffn_up_exps"
 )
 _MLP_OUT = _words(
-    "down_proj lin2 fc2 c_proj fc_out dense_4h_to_h wo w2 layer_2 linear2 pwconv2 output_dense ffn_output"
+    "down_proj lin2 fc2 c_proj fc_out dense_4h_to_h wo w2 layer_2 linear2 pwconv2 output_dense ffn_output ffn_down "
+    "ffn_down_exps"
 )
 _MLP_MODULES = _words(
     "mlp ffn ff feed_forward densereludense experts intermediate output block_sparse_moe moe expert "
@@ -138,8 +139,11 @@ def is_constant(name: str, shape: tuple[int, ...]) -> bool:
 
 
 def _parts(name: str) -> list[str]:
-    """Lower-case modules on the way to the tensor, wrappers of adapters left out; the last one is the leaf."""
-    parts = [part for part in name.lower().split(".") if part not in _WRAPPERS]
+    """Lower-case modules on the way to the tensor, wrappers of adapters left out; the last one is the leaf.
+
+    What stands in brackets says which expert of a stack is meant.
+    """
+    parts = [part for part in name.lower().partition("[")[0].split(".") if part not in _WRAPPERS]
     while len(parts) > 1 and parts[-1] in _PARAMETERS:
         parts.pop()
     return parts

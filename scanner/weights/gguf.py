@@ -15,10 +15,12 @@ from scanner.weights.header import Header
 from scanner.weights.layout import Layout
 from scanner.weights.mapping import file_size, open_weights, unreadable
 from scanner.weights.ranges import ByteRange
+from scanner.weights.rearranged import Part, Place
 from scanner.weights.safetensors import LocalSafetensors, RemoteSafetensors, read_exactly
 from scanner.weights.source import Block, BlockRequest, WeightSource
 from scanner.weights.strict_json import name_some
 
+MAX_EXPERTS: Final = 1024
 _BLOCK_OF: Final[Mapping[str, tuple[int, int]]] = {kind: (count, size) for kind, count, size in SIZES.values()}
 """Elements and bytes of a block by the name of the kind."""
 
@@ -86,6 +88,7 @@ class _LocalReader:
 class GgufSource(DerivedSource):
     """A ``WeightSource`` over GGUF files, under the names that stand in them.
 
+    A stack of experts is taken apart, since its rows are whole experts: ``blk.0.ffn_up_exps.weight[3]`` is the fourth.
     ``facts`` are the single values of the key-value pairs of all files, the first file's first.
     """
 
@@ -100,14 +103,23 @@ class GgufSource(DerivedSource):
         }
         tensors = [tensor for header in stored.headers.values() for tensor in header.tensors]
         left_out = {tensor.name: why for tensor in tensors if (why := _why_not(tensor))}
+        stacks = {tensor.name for tensor in tensors if _is_stack(tensor)}
         present = [tensor for tensor in tensors if tensor.name in stored.table and tensor.name not in left_out]
         by_reason: dict[str, list[str]] = {}
         for name, why in left_out.items():
             by_reason.setdefault(why, []).append(name)
+        whole = [tensor for tensor in present if tensor.name not in stacks]
+        experts = [
+            _expert(tensor, stored.table[tensor.name], expert)
+            for tensor in present
+            if tensor.name in stacks
+            for expert in range(tensor.shape[0])
+        ]
+        decoded = [_Decoded(tensor, stored.table[tensor.name]) for tensor in whole if tensor.kind not in PLAIN]
         super().__init__(
             stored,
-            recipes=[_Decoded(tensor, stored.table[tensor.name]) for tensor in present if tensor.kind not in PLAIN],
-            kept=[tensor.name for tensor in present if tensor.kind in PLAIN],
+            recipes=[*decoded, *experts],
+            kept=[tensor.name for tensor in whole if tensor.kind in PLAIN],
             skips=tuple(Skip(what=name_some(names), why=why) for why, names in by_reason.items()),
         )
 
@@ -127,6 +139,22 @@ def open_gguf(ref: RepoRef, layout: Layout, hub: Hub | None) -> WeightSource:
     if ref.path is not None or hub is None:
         return GgufSource(LocalGgufBytes(ref, layout))
     return GgufSource(RemoteGgufBytes(ref, layout, hub))
+
+
+def expert_name(stack: str, expert: int) -> str:
+    """What one expert of a stack is called."""
+    return f"{stack}[{expert}]"
+
+
+def _is_stack(tensor: GgufTensor) -> bool:
+    return len(tensor.shape) == 3 and "_exps." in tensor.name and 0 < tensor.shape[0] <= MAX_EXPERTS
+
+
+def _expert(tensor: GgufTensor, stored: TensorMeta, expert: int) -> "Part | _DecodedExpert":
+    name = expert_name(tensor.name, expert)
+    if tensor.kind in PLAIN:
+        return Part(stored, name, tensor.shape[1:], Place(rows=tensor.shape[1], expert=expert))
+    return _DecodedExpert(tensor, stored, name, expert)
 
 
 def _why_not(tensor: GgufTensor) -> str | None:
@@ -192,4 +220,38 @@ class _Decoded:
         # A row of a tensor with more than two axes is several of ggml's.
         raw = parts[0].values.reshape(-1, self._row_bytes)
         shape = rows[1] - rows[0], self.meta.rows_cols[1]
+        return decode_rows(raw, self._kind).reshape(shape), coding_of(raw, self._kind, shape)
+
+
+class _DecodedExpert:
+    """The recipe of one expert of a stack in codes."""
+
+    whole: tuple[BlockRequest, ...] = ()
+
+    def __init__(self, tensor: GgufTensor, stored: TensorMeta, name: str, expert: int) -> None:
+        self._kind = tensor.kind
+        self._row_bytes = _row_bytes(tensor)
+        self._stack = tensor.name
+        self._expert = expert
+        size = (stored.end - stored.start) // tensor.shape[0]
+        self.meta = TensorMeta(
+            name=name,
+            dtype="F32",
+            shape=tensor.shape[1:],
+            file=stored.file,
+            start=stored.start + expert * size,
+            end=stored.start + (expert + 1) * size,
+            scheme=f"GGUF {tensor.kind}",
+        )
+
+    def parts(self, rows: Rows) -> tuple[BlockRequest, ...]:
+        """The codes of these rows: a run of the expert's bytes, which are one row of the stack."""
+        run = rows[0] * self._row_bytes, rows[1] * self._row_bytes
+        return (BlockRequest(name=self._stack, rows=(self._expert, self._expert + 1), columns=run),)
+
+    def make(self, whole: Sequence[Block], parts: Sequence[Block], rows: Rows) -> Made:
+        """Decode them."""
+        del whole
+        raw = parts[0].values.reshape(-1, self._row_bytes)
+        shape = rows[1] - rows[0], self.meta.shape[1]
         return decode_rows(raw, self._kind).reshape(shape), coding_of(raw, self._kind, shape)

@@ -19,7 +19,7 @@ from scanner.errors import CouldNotConclude
 from scanner.records import F64, Rows, Skip, TensorMeta
 from scanner.weights.derived import MAX_WHOLE_BYTES, DerivedSource, Made
 from scanner.weights.dtypes import decode, is_float, storage_dtype
-from scanner.weights.gguf import GgufSource
+from scanner.weights.gguf import MAX_EXPERTS, GgufSource, expert_name
 from scanner.weights.source import Block, BlockRequest, WeightSource
 
 MAX_BLOCKS: Final = 1024
@@ -32,6 +32,10 @@ _TURNED: Final = re.compile(r"\.(c_attn|c_proj|c_fc|q_attn)\.weight$")
 """Layers that GPT-2 stores with inputs first (transformers' ``Conv1D``)."""
 _TURNING_ARCHITECTURES: Final = frozenset({"gpt2", "jais"})
 _ONE_ADDED: Final = frozenset({"gemma", "gemma2", "gemma3", "gemma-embedding"})
+"""Architectures whose norms count from 1 in the file and from 0 in the model; asked when no norm can be read."""
+_STACK: Final = re.compile(r"(?P<module>.+)\.experts\.(?P<leaf>gate_up_proj|gate_proj|up_proj|down_proj)(\.weight)?")
+_NORMS_LOOKED_AT: Final = 8
+_HALF: Final = 0.5
 _CONSTANTS: Final = re.compile(r"rope_(freqs|factors_long|factors_short)\.weight$")
 _QUERY, _KEY = ".attn_q.", ".attn_k."
 _HEADS_LOOKED_AT: Final = 2
@@ -61,8 +65,9 @@ def named_as(source: GgufSource, other: WeightSource) -> WeightSource:
     found = dict(_partners(source.table, other.table, lambda key: names.get_name(key, _SUFFIXES)))
     heads = _Heads.of(source.facts, str(architecture))
     interleaved = heads is not None and _is_interleaved(found, heads, source, other)
+    one_added = _has_one_added(found, str(architecture), source, other)
     recipes = [
-        _recipe(source.table[at.name], name, at, str(architecture), heads if interleaved else None)
+        _recipe(source.table[at.name], name, str(architecture), heads if interleaved else None, one_added=one_added)
         for name, at in found.items()
     ]
     used = {at.name for at in found.values()}
@@ -76,10 +81,9 @@ def named_as(source: GgufSource, other: WeightSource) -> WeightSource:
 
 @dataclass(frozen=True, slots=True)
 class _At:
-    """Where a tensor lies: the stored one, and which expert of a stack."""
+    """Where a tensor lies."""
 
     name: str
-    expert: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,27 +111,40 @@ def _partners(
 ) -> Iterator[tuple[str, _At]]:
     """Yield (name there, place here) for every tensor of the other checkpoint that has a partner; each is used once."""
     taken: set[_At] = set()
-    for name in other:
+    for name in _unstacked(other):
         expert = _EXPERT.search(name)
         key = _EXPERT.sub(".experts", name, count=1) if expert else name
         spellings = [prefix + key for prefix in _PREFIXES]
         spellings.append(key.partition(".")[2])
         for spelling in spellings:
             stored = translate(spelling)
+            if stored is not None and expert and expert_name(stored, int(expert[1])) in table:
+                stored = expert_name(stored, int(expert[1]))
             if stored is None or stored not in table:
                 continue
-            at = _At(stored, int(expert[1]) if expert else None)
+            at = _At(stored)
             if at not in taken:
                 taken.add(at)
                 yield name, at
             break
 
 
+def _unstacked(other: Mapping[str, TensorMeta]) -> Iterator[str]:
+    """The names of the other checkpoint; of a stack of experts those that its parts have where they lie apart."""
+    for name, meta in other.items():
+        stack = _STACK.fullmatch(name) if len(meta.shape) == 3 and meta.shape[0] <= MAX_EXPERTS else None
+        if stack is None:
+            yield name
+            continue
+        leaves = ("gate_proj", "up_proj") if stack["leaf"] == "gate_up_proj" else (stack["leaf"],)
+        for expert in range(meta.shape[0]):
+            for leaf in leaves:
+                yield f"{stack['module']}.experts.{expert}.{leaf}.weight"
+
+
 def _recipe(
-    stored: TensorMeta, name: str, at: _At, architecture: str, heads: _Heads | None
-) -> "_Moved | _Turned | _Slice | _Interleaved":
-    if at.expert is not None and len(stored.shape) == 3:
-        return _Slice(stored, name, at.expert)
+    stored: TensorMeta, name: str, architecture: str, heads: _Heads | None, *, one_added: bool
+) -> "_Moved | _Turned | _Interleaved":
     if heads is not None and (_QUERY in stored.name or _KEY in stored.name):
         count = heads.count_for(stored.name)
         rows = stored.shape[0]
@@ -135,7 +152,7 @@ def _recipe(
             return _Interleaved(stored, name, rows // count)
     if architecture in _TURNING_ARCHITECTURES and _TURNED.search(name) and len(stored.shape) == 2:
         return _Turned(stored, name)
-    if architecture in _ONE_ADDED and name.endswith("norm.weight") and stored.dtype == "F32":
+    if one_added and name.endswith("norm.weight") and stored.dtype == "F32":
         return _Moved(stored, name, lambda values: values - np.float32(1))
     return _Moved(stored, name, None)
 
@@ -157,28 +174,6 @@ class _Moved:
         del whole, rows
         block = parts[0]
         return (self._undo(block.values) if self._undo else block.values), block.coding
-
-
-class _Slice:
-    """One expert out of a stack ``[experts, rows, cols]``."""
-
-    whole: tuple[BlockRequest, ...] = ()
-
-    def __init__(self, stored: TensorMeta, name: str, expert: int) -> None:
-        self.meta = replace(stored, name=name, shape=stored.shape[1:])
-        self._stored = stored
-        self._expert = expert
-
-    def parts(self, rows: Rows) -> tuple[BlockRequest, ...]:
-        """The whole expert, which is one row of the stack."""
-        del rows
-        expert = min(self._expert, self._stored.shape[0] - 1)
-        return (BlockRequest(name=self._stored.name, rows=(expert, expert + 1)),)
-
-    def make(self, whole: Sequence[Block], parts: Sequence[Block], rows: Rows) -> Made:
-        del whole
-        shape = self.meta.rows_cols
-        return _rearranged(parts[0], lambda values: values.reshape(shape)[rows[0] : rows[1]], whole_rows=True)
 
 
 class _Turned:
@@ -249,6 +244,25 @@ def _rearranged(block: Block, take: Undo, *, whole_rows: bool) -> Made:
     return values, replace(block.coding, reach=lambda: take(reach()), again=block.coding.again if whole_rows else None)
 
 
+def _has_one_added(found: Mapping[str, _At], architecture: str, source: WeightSource, other: WeightSource) -> bool:
+    """Whether the gains of norms are larger by 1 than the other checkpoint's; some architectures do it, some versions.
+
+    Training moves gains by far less than the half that decides.
+    """
+    shifts = []
+    for name, at in found.items():
+        here, there = source.table[at.name], other.table.get(name)
+        if there is None or not name.endswith("norm.weight") or here.shape != there.shape or here.dtype != "F32":
+            continue
+        one, two = _read(source, at.name, (0, 1)), _read(other, name, (0, 1))
+        if one is not None and two is not None:
+            with np.errstate(all="ignore"):
+                shifts.append(float(np.nan_to_num(np.median(one - two))))
+        if len(shifts) == _NORMS_LOOKED_AT:
+            break
+    return bool(np.median(shifts) > _HALF) if shifts else architecture in _ONE_ADDED
+
+
 def _is_interleaved(found: Mapping[str, _At], heads: _Heads, source: WeightSource, other: WeightSource) -> bool:
     """Whether a few rows of queries and keys are nearer to the other checkpoint's once they are put back."""
     as_stored: list[F64] = []
@@ -257,7 +271,9 @@ def _is_interleaved(found: Mapping[str, _At], heads: _Heads, source: WeightSourc
         for name, at in found.items():
             if part not in at.name or not at.name.endswith(".weight"):
                 continue
-            stored, meta = source.table[at.name], other.table[name]
+            stored, meta = source.table[at.name], other.table.get(name)
+            if meta is None:
+                continue
             count = heads.count_for(at.name)
             if stored.shape != meta.shape or len(meta.shape) != 2 or meta.shape[0] % (2 * count):
                 continue

@@ -135,3 +135,22 @@ def test_indices_that_are_no_indices(name):
 def test_long_names_are_cheap():
     name = "attention." * 20_000 + "weight"
     assert role_of(name, (2, 2)) in {"other", "attention"}
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    {
+        "blk.3.attn_q.weight": "query",
+        "blk.3.attn_qkv.weight": "attention",
+        "blk.3.attn_output.weight": "attention_output",
+        "blk.3.attn_norm.weight": "norm",
+        "blk.3.ffn_gate.weight": "mlp_gate",
+        "blk.3.ffn_up_exps.weight[7]": "mlp_in",
+        "blk.3.ffn_down_exps.weight[0]": "mlp_out",
+        "blk.3.ffn_gate_inp.weight": "router",
+        "token_embd.weight": "embedding",
+    }.items(),
+)
+def test_names_of_gguf_files(name: str, role: str) -> None:
+    assert role_of(name, (8, 4)) == role
+    assert layer_of(name) == (3 if name.startswith("blk.") else None)

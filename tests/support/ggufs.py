@@ -1,17 +1,24 @@
 """GGUF files made from transformers models, as llama.cpp's converter makes them, with the real writer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gguf
 import numpy as np
+import torch
 from gguf.constants import GGMLQuantizationType
 from gguf.tensor_mapping import get_tensor_name_map
 from transformers import PreTrainedModel
 
 Encode = Callable[[np.ndarray, str], tuple[np.ndarray, GGMLQuantizationType]]
 
-ARCHITECTURES = {"bert": gguf.MODEL_ARCH.BERT, "llama": gguf.MODEL_ARCH.LLAMA, "gpt2": gguf.MODEL_ARCH.GPT2}
+ARCHITECTURES = {
+    "bert": gguf.MODEL_ARCH.BERT,
+    "llama": gguf.MODEL_ARCH.LLAMA,
+    "gpt2": gguf.MODEL_ARCH.GPT2,
+    "gemma2": gguf.MODEL_ARCH.GEMMA2,
+    "qwen3_moe": gguf.MODEL_ARCH.QWEN3MOE,
+}
 
 
 def interleave(values: np.ndarray, heads: int) -> np.ndarray:
@@ -29,6 +36,17 @@ def encode_with(kind: str) -> Encode:
         return gguf.quants.quantize(values, number), number
 
     return encode
+
+
+def _apart(state: dict[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    """The state with stacks of gates and inputs apart, as the converter writes them."""
+    for name, tensor in state.items():
+        if name.endswith("experts.gate_up_proj"):
+            gate, up = tensor.chunk(2, dim=1)
+            yield name.replace("gate_up_proj", "gate_proj.weight"), gate
+            yield name.replace("gate_up_proj", "up_proj.weight"), up
+        else:
+            yield (f"{name}.weight" if tensor.ndim == 3 else name), tensor
 
 
 def write_gguf(
@@ -58,7 +76,7 @@ def write_gguf(
     writer.add_array("tokenizer.ggml.tokens", [f"token {i}" for i in range(config.vocab_size)])
     names = get_tensor_name_map(kind, config.num_hidden_layers)
     written = {}
-    for own, tensor in model.state_dict().items():
+    for own, tensor in _apart(model.state_dict()):
         stored = next(
             (
                 found
@@ -75,6 +93,8 @@ def write_gguf(
             values = interleave(values, config.num_attention_heads if ".attn_q." in stored else keys)
         if config.model_type == "gpt2" and own.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
             values = np.ascontiguousarray(values.T)
+        if config.model_type == "gemma2" and own.endswith("norm.weight"):
+            values = values + 1
         data, number = encode(values, stored)
         writer.add_tensor(stored, data, raw_dtype=number)
     writer.write_header_to_file()

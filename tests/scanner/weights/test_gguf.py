@@ -8,12 +8,16 @@ import ggufs
 import numpy as np
 import pico
 import pytest
+import torch
 from gguf import GGUFReader, dequantize
 from localhub.server import LocalHub
 from quickhub import pinned, quick_hub
+from safetensors.torch import save_file
+from transformers import Gemma2Config, Gemma2ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 from weightfolders import facts_of, listed
 
 from scanner.facts import collect
+from scanner.lineage.parted import in_step
 from scanner.records import F32
 from scanner.weights.dtypes import decode
 from scanner.weights.gguf_files import choose_gguf
@@ -96,6 +100,92 @@ def test_requantising_follows_the_rearranged_rows(bases: dict[str, Path], tmp_pa
         assert block.coding.again is not None
         assert (block.coding.again(original.values) == block.values).all()
         assert block.coding.reach().shape == block.values.shape
+
+
+MIXTURE = Qwen3MoeConfig(
+    hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16, vocab_size=100,
+    num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, tie_word_embeddings=False,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Qwen3MoeForCausalLM]:
+    torch.manual_seed(2)
+    model = Qwen3MoeForCausalLM(MIXTURE)
+    folder = tmp_path_factory.mktemp("mixture")
+    model.save_pretrained(folder)
+    return folder, model
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0"])
+def test_experts_come_out_of_their_stack(mixture: tuple[Path, Qwen3MoeForCausalLM], tmp_path: Path, kind: str) -> None:
+    folder, model = mixture
+    ggufs.write_gguf(model, tmp_path / "m.gguf", ggufs.encode_with(kind))
+    with opened(folder, tmp_path) as (base, source):
+        assert set(base.table) == set(source.table)
+        for name in base.table:
+            assert values(source, name) == pytest.approx(
+                values(base, name), abs={"F32": 0, "F16": 1e-4}.get(kind, 1e-3)
+            )
+        name = "model.layers.1.mlp.experts.3.down_proj.weight"
+        read = source.bytes_read
+        (block,) = source.stream([BlockRequest(name=name, rows=(4, 6))])
+        (original,) = base.stream([BlockRequest(name=name, rows=(4, 6))])
+        assert source.bytes_read - read <= 2 * 32 * 4, "two rows of one expert are read and no more"
+        if kind == "Q8_0":
+            assert block.coding is not None
+            assert block.coding.again is not None
+            assert (block.coding.again(original.values) == block.values).all()
+
+
+def test_a_stack_of_gguf_meets_a_stack_of_transformers(
+    mixture: tuple[Path, Qwen3MoeForCausalLM], tmp_path: Path
+) -> None:
+    _, model = mixture
+    (tmp_path / "base").mkdir()
+    save_file(dict(model.state_dict()), tmp_path / "base" / "model.safetensors")
+    (tmp_path / "mine").mkdir()
+    ggufs.write_gguf(model, tmp_path / "mine" / "m.gguf", ggufs.encode_with("Q8_0"))
+    ours, theirs = facts_of(tmp_path / "mine"), facts_of(tmp_path / "base")
+    with open_source(theirs, None) as base, open_source(ours, None) as mine:
+        candidate, other = in_step(mine, base, ours, theirs)
+        assert set(candidate.table) == set(other.table)
+        assert len(candidate.table) > 2 * 4 * 3
+        for name in other.table:
+            assert values(candidate, name) == pytest.approx(values(other, name), abs=1e-3)
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_norms_that_count_from_one_are_counted_from_zero(tmp_path: Path, *, trained: bool) -> None:
+    torch.manual_seed(1)
+    config = Gemma2Config(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=16,
+        intermediate_size=64, vocab_size=100,
+    )  # fmt: skip
+    model = Gemma2ForCausalLM(config)
+    if trained:
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                if name.endswith("norm.weight"):
+                    value.uniform_(-0.4, 2.0)
+    model.save_pretrained(tmp_path / "base")
+    (tmp_path / "mine").mkdir()
+    ggufs.write_gguf(model, tmp_path / "mine" / "m.gguf", ggufs.encode_with("F32"))
+    with opened(tmp_path / "base", tmp_path / "mine") as (base, source):
+        assert set(base.table) == set(source.table), "the output is tied to the embedding on both sides"
+        for name in base.table:
+            assert values(source, name) == pytest.approx(values(base, name), abs=1e-6), name
+
+
+def test_norms_are_left_alone_where_nothing_was_added(tmp_path: Path) -> None:
+    """Gemma's architecture name with norms as they are: what the rows say counts, not the name."""
+    model = pico.make_base("llama")
+    model.save_pretrained(tmp_path / "base")
+    (tmp_path / "mine").mkdir()
+    ggufs.write_gguf(model, tmp_path / "mine" / "m.gguf", ggufs.encode_with("F32"), architecture="gemma")
+    with opened(tmp_path / "base", tmp_path / "mine") as (base, source):
+        name = "model.layers.0.input_layernorm.weight"
+        assert (values(source, name) == values(base, name)).all()
 
 
 def test_an_unknown_architecture_keeps_its_names(bases: dict[str, Path], tmp_path: Path) -> None:
