@@ -10,10 +10,12 @@ from audit.detectors import (
     generation_defaults,
     isolated_change,
     lineage,
+    owners,
     partial_change,
     position_rows,
     quantised,
     relation,
+    repository_code,
     token_rows,
     tokenizer_changes,
     unreadable,
@@ -38,6 +40,8 @@ DETECTORS: tuple[Detector, ...] = (
     chat_template.DETECTOR,
     tokenizer_changes.DETECTOR,
     generation_defaults.DETECTOR,
+    repository_code.DETECTOR,
+    owners.DETECTOR,
     card.DETECTOR,
 )
 

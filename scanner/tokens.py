@@ -9,8 +9,8 @@ from typing import Any, Never
 import numpy as np
 
 from scanner.errors import CouldNotConclude, FileNotFound
-from scanner.hub import Hub
 from scanner.records import F64, RepoFacts, TokenTable
+from scanner.side.reading import TextReader
 from scanner.token_models import (
     MAX_TOKENS,
     BadVocabulary,
@@ -30,7 +30,7 @@ MAX_COMMAS = 6_000_000
 _Reader = Callable[[str], str]
 
 
-def read_tokens(facts: RepoFacts, hub: Hub) -> TokenTable | None:
+def read_tokens(facts: RepoFacts, hub: TextReader) -> TokenTable | None:
     """Return the tokens of a repository by id, or None when it has no tokenizer files.
 
     The first of these that is there: tokenizer.json (WordPiece, BPE, Unigram), vocab.txt, vocab.json with merges.txt.
@@ -60,7 +60,7 @@ def read_tokens(facts: RepoFacts, hub: Hub) -> TokenTable | None:
     return None
 
 
-def read_pair_tokens(candidate: RepoFacts, base: RepoFacts | None, hub: Hub) -> TokenTable | None:
+def read_pair_tokens(candidate: RepoFacts, base: RepoFacts | None, hub: TextReader) -> TokenTable | None:
     """Return the candidate's tokens with the frequencies that the *base's* tokenizer implies for the common ids.
 
     Frequencies excuse drift, and the candidate's own files are its author's to write; the base's are not. Where both
