@@ -29,6 +29,7 @@ from scanner.hub import Hub
 from scanner.lineage.claims import ClaimSet, collect_claims, walk
 from scanner.records import Coverage, DriftFacts, Lineage, Relation, RepoFacts, Skip, TokenTable
 from scanner.refs import RepoSpec, parse_spec
+from scanner.side.reading import Remembered
 from scanner.tokens import read_pair_tokens
 
 REFUTED = "The sampled rows contradict the declared base, so the rest was not compared (docs/decisions/0003)."
@@ -161,6 +162,7 @@ def audit_repo(
     from scanner.lineage.revision import nearest_revision
     from scanner.lineage.sampling import new_salt, sampling_seed
     from scanner.pickles import inspect_pickles
+    from scanner.side.gather import look_around
 
     progress = progress or Quiet()
     progress.stage("reading the repository")
@@ -179,6 +181,7 @@ def audit_repo(
     base_facts: RepoFacts | None = None
     drift: DriftFacts | None = None
     noted: list[Stored] = []
+    reader = Remembered(hub)
     tokens: TokenTable | None = None
     ending: Ending = "concluded"
     problem: str | None = None
@@ -212,9 +215,17 @@ def audit_repo(
 
     progress.stage("judging")
     try:
-        tokens = read_pair_tokens(facts, base_facts, hub)
+        tokens = read_pair_tokens(facts, base_facts, reader)
     except CouldNotConclude as error:
         skips.append(Skip(what="tokenizer", why=str(error)))
+    side = look_around(
+        facts,
+        base_facts if lineage.status != "contradicted" else None,
+        hub,
+        reader=reader,
+        declared=claims.bases[0] if base is None and claims.bases else None,
+    )
+    skips += side.skips
     pickles, uninspected = inspect_pickles(facts, hub)
     skips += uninspected
     scores, unscored = read_results(facts, hub)
@@ -227,6 +238,7 @@ def audit_repo(
         tokens=tokens,
         profile=profile or load_profile(),
         pickles=pickles,
+        side=side,
         card_context=CardContext(stored=noted[0] if noted else None, scores=scores),
     )
     report = audit(
