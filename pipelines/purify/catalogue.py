@@ -1,7 +1,8 @@
 """The list of purification methods. Light: a method's own module is imported only when it runs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from importlib import import_module
 
 from pipelines.purify.job import ModelKind, Purifier, PurifyJob, PurifyResult
 from scanner.errors import BadReference
@@ -21,6 +22,28 @@ def _restore_options() -> type:
     return RestoreOptions
 
 
+def _runner(module: str) -> Callable[[PurifyJob], PurifyResult]:
+    """Return a function that imports the method's module when it is called and runs its ``purify``."""
+
+    def run(job: PurifyJob) -> PurifyResult:
+        result: PurifyResult = import_module(f"pipelines.purify.{module}").purify(job)
+        return result
+
+    return run
+
+
+def _options(module: str, name: str) -> Callable[[], type]:
+    """Return a function that imports the method's module when it is called and gives its settings' class."""
+
+    def options() -> type:
+        kind: type = getattr(import_module(f"pipelines.purify.{module}"), name)
+        return kind
+
+    return options
+
+
+_TEXT: frozenset[ModelKind] = frozenset({"classifier", "causal"})
+
 _ALL: tuple[Purifier, ...] = (
     Purifier(
         name="restore",
@@ -29,6 +52,50 @@ _ALL: tuple[Purifier, ...] = (
         kinds=ANY_KIND,
         needs_report=True,
         options=_restore_options,
+    ),
+    Purifier(
+        name="e-pur",
+        summary="put the embedding rows whose drift their frequency does not excuse back to the base",
+        run=_runner("e_pur"),
+        kinds=_TEXT,
+        options=_options("e_pur", "EPurOptions"),
+        source="Zhang et al. 2022, Findings of EMNLP",
+    ),
+    Purifier(
+        name="fine-mixing",
+        summary="put a random part of the weights back to the base and tune",
+        run=_runner("mixing"),
+        kinds=frozenset({"classifier", "causal", "image"}),
+        needs_data="required",
+        options=_options("mixing", "MixingOptions"),
+        source="Zhang et al. 2022, Findings of EMNLP",
+    ),
+    Purifier(
+        name="fine-purifying",
+        summary="put the dimensions whose drift clean samples do not explain back to the base and tune",
+        run=_runner("fine_purifying"),
+        kinds=frozenset({"classifier", "causal", "image"}),
+        needs_data="required",
+        options=_options("fine_purifying", "PurifyingOptions"),
+        source="Zhang et al. 2023, Findings of ACL",
+    ),
+    Purifier(
+        name="unlearn",
+        summary="tune until a confirmed or named trigger changes nothing, with clean samples or without",
+        run=_runner("unlearn"),
+        kinds=frozenset({"classifier"}),
+        needs_data="optional",
+        needs_base=False,
+        options=_options("unlearn", "UnlearnOptions"),
+    ),
+    Purifier(
+        name="auto",
+        summary="restore what the scan proves, unlearn what the probe confirms, and stop at the least change",
+        run=_runner("auto"),
+        kinds=frozenset({"classifier", "causal", "image"}),
+        needs_data="optional",
+        needs_report=True,
+        options=_options("auto", "AutoOptions"),
     ),
 )
 

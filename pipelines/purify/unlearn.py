@@ -24,8 +24,8 @@ from pipelines.purify.states import open_treatment, result_of
 from pipelines.purify.subject import Batch, Examples, Subject, logits_of, predict
 from pipelines.purify.training import TuneSettings, tune
 
-CONFIRMED = "confirmed-trigger"
-"""The rule whose findings name triggers."""
+CONFIRMED = "HA901"
+"""The rule whose findings name triggers: the model was run, and the insertion decided what it said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +128,8 @@ def confirmed_triggers(report: AuditReport | None, tokenizer: Any) -> tuple[str,
         if finding.rule_id == CONFIRMED and finding.suppression is None:
             for location in finding.locations:
                 ids = [token.id for token in location.tokens]
-                if ids:
-                    found.append(str(tokenizer.decode(ids)).strip())
+                # The finding names the tokens of several insertions in one row: each alone, and all as they stand.
+                found += [str(tokenizer.decode(part)).strip() for part in ([ids] if ids else []) + [[i] for i in ids]]
     return tuple(text for text in dict.fromkeys(found) if text)
 
 

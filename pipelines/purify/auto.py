@@ -1,0 +1,209 @@
+"""Auto: the least change that passes, led by what the scan and the probe themselves found.
+
+Step by step, each on what the one before left, and no step that is not called for:
+
+1. ``restore`` what the report proves (edited rows, an edited low-rank component).
+2. Probe the model; ``unlearn`` every trigger that the probe confirms, with the clean samples or without any, and probe
+   again with what was found, at most ``ROUNDS`` times: what unlearning leaves over is found and unlearnt in turn.
+3. When a scan of the outcome still fails: ``fine-purifying`` with clean samples (its ratio chosen on the *select*
+   split), ``e-pur`` without.
+
+A model in which nothing is found is not touched. This is the one purifier that composes others; it finds them in the
+catalogue and imports none. Intermediate models lie in the job's work folder, so an interrupted run goes on.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from pipelines.progress import Quiet
+from pipelines.purify.checkpoint import Checkpoint, open_checkpoint
+from pipelines.purify.job import PurifyFailed, PurifyJob, PurifyResult
+from scanner.errors import CouldNotConclude, NothingToCompare
+from scanner.records import Rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pipelines.purify.job import Purifier
+
+ROUNDS: Final = 3
+"""Times that a trigger is unlearnt and looked for again."""
+_DONE = "auto.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AutoOptions:
+    """``probe``: run the model to find triggers. ``last_resort``: take step 3 when a scan of the outcome fails."""
+
+    probe: bool = True
+    last_resort: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class FolderEdits:
+    """Edits whose outcome lies in a folder: read panel by panel, so that memory stays flat."""
+
+    checkpoint: Checkpoint
+    tensors: frozenset[str]
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What any step changed."""
+        return self.tensors
+
+    def panel(self, name: str, rows: Rows, stored: "Tensor") -> "Tensor":
+        """Return the rows as they lie in the folder."""
+        return self.checkpoint.rows(name, rows).reshape(stored.shape)
+
+
+class _Walk:
+    """The model on its way: where its present state lies, what was changed so far and what was done."""
+
+    def __init__(self, job: PurifyJob) -> None:
+        self.job = job
+        self.folder = job.candidate
+        self.changed: frozenset[str] = frozenset()
+        self.steps: list[dict[str, Any]] = []
+        self.said: list[str] = []
+
+    def take(self, method: str, **changes: Any) -> bool:
+        """Run a method of the catalogue on the present state; False when it finds nothing it could do."""
+        from pipelines.purify.catalogue import PURIFIERS
+
+        purifier: Purifier = PURIFIERS[method]
+        number = len(self.steps) + 1
+        place = self.job.work / f"auto-{number}-{method}"
+        done = _read(place)
+        if done is None:
+            work = self.job.work / f"auto-{number}-work"
+            work.mkdir(parents=True, exist_ok=True)
+            job = replace(self.job, candidate=self.folder, work=work, options=None, **changes)
+            try:
+                result = purifier.run(job)
+            except (NothingToCompare, PurifyFailed, CouldNotConclude) as error:
+                self.steps.append({"method": method, "done": False, "why": str(error)})
+                return False
+            done = _write(place, self.folder, result)
+            shutil.rmtree(work, ignore_errors=True)
+        self.folder = place
+        self.changed |= frozenset(done["names"])
+        self.steps.append({"method": method, "done": True, "chosen": done["chosen"], **done["log"]})
+        self.said.append(done["chosen"])
+        return True
+
+    def outcome(self) -> PurifyResult:
+        """Everything so far as one result on the original candidate."""
+        chosen = " ".join(self.said) or "Nothing was found that calls for a change."
+        edits = FolderEdits(open_checkpoint(self.folder), self.changed)
+        return PurifyResult(edits=edits, chosen=chosen, log={"steps": self.steps, "seed": self.job.seed})
+
+
+def purify(job: PurifyJob) -> PurifyResult:
+    """Repair what was found, step by step.
+
+    Raises:
+        PurifyFailed: the job has no report, and nothing can be found without one.
+    """
+    options = job.options if isinstance(job.options, AutoOptions) else AutoOptions()
+    if job.report is None and not job.triggers:
+        raise PurifyFailed("Auto needs a scan of the model; give one with --report, or the base with --base.")
+    walk = _Walk(job)
+    if job.report is not None and job.base is not None and job.report.findings:
+        walk.take("restore")
+    if job.kind == "classifier":
+        _unlearn_what_is_found(walk, options)
+    if options.last_resort and _still_fails(walk):
+        if job.data is not None:
+            walk.take("fine-purifying", triggers=())
+        elif job.kind != "image":
+            walk.take("e-pur", triggers=())
+    return walk.outcome()
+
+
+def _unlearn_what_is_found(walk: _Walk, options: AutoOptions) -> None:
+    known: dict[str, tuple[int, ...]] = {}
+    search = _searcher(walk.job) if options.probe else None
+    for number in range(ROUNDS):
+        fresh = search(walk.folder, tuple(known.values()), number == 0) if search is not None else {}
+        if number and not fresh:
+            return
+        known |= fresh
+        triggers = tuple(dict.fromkeys((*walk.job.triggers, *known)))
+        if not triggers:
+            walk.steps.append({"method": "probe", "done": True, "confirmed": []})
+            return
+        seed = walk.job.seed + 1000 * number
+        if not walk.take("unlearn", triggers=triggers, seed=seed) or search is None:
+            return
+
+
+Searcher = Callable[[Path, Sequence[tuple[int, ...]], bool], dict[str, tuple[int, ...]]]
+
+
+def _searcher(job: PurifyJob) -> Searcher:
+    """Return a function (folder, phrases known, whole vocabulary?) → confirmed triggers, text → token ids."""
+    from audit.thresholds import load_profile
+    from audit.triggers import confirmed
+    from scanner.probe.probing import probe
+    from scanner.probe.staging import CannotProbe
+
+    findings = job.report.findings if job.report is not None else ()
+    suspects = dict.fromkeys(token.id for f in findings for place in f.locations for token in place.tokens)
+
+    def search(folder: Path, phrases: Sequence[tuple[int, ...]], whole: bool) -> dict[str, tuple[int, ...]]:
+        job.progress.stage("probing for triggers")
+        # After the first look, the words of every known phrase are tried alone as well.
+        asked = dict.fromkeys([*(t for phrase in phrases for t in phrase), *suspects])
+        kept = job.work / f"auto-probe-{folder.name}.json" if folder != job.candidate else job.work / "auto-probe.json"
+        if kept.exists():
+            found: dict[str, list[int]] = json.loads(kept.read_text(encoding="utf-8"))
+            return {text: tuple(tokens) for text, tokens in found.items()}
+        try:
+            facts = probe(
+                folder, suspects=list(asked), phrases=phrases, whole_vocabulary=whole, seed=job.seed,
+                threads=job.threads or 1,
+            )  # fmt: skip
+        except CannotProbe:
+            return {}
+        found = {each.insertion.text: list(each.insertion.tokens) for each in confirmed(facts, load_profile())}
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(found), encoding="utf-8")
+        return {text: tuple(tokens) for text, tokens in found.items()}
+
+    return search
+
+
+def _still_fails(walk: _Walk) -> bool:
+    """Whether a scan of the present state says fail; false when there is no way to scan it."""
+    if walk.job.rescan is None or walk.job.report is None:
+        return False
+    if not walk.changed:
+        return walk.job.report.verdict.outcome == "fail"
+    return walk.job.rescan(walk.outcome()).verdict.outcome == "fail"
+
+
+def _write(place: Path, source: Path, result: PurifyResult) -> dict[str, Any]:
+    """Put the outcome of a step beside a note of what it was; complete or absent."""
+    from pipelines.purify.writer import write_model
+
+    partial = place.with_name(f".{place.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_model(open_checkpoint(source), result.edits, partial, Quiet(), with_patch=False)
+    done = {"names": sorted(result.edits.names), "chosen": result.chosen, "log": dict(result.log)}
+    (partial / _DONE).write_text(json.dumps(done), encoding="utf-8")
+    shutil.rmtree(place, ignore_errors=True)
+    partial.rename(place)
+    return done
+
+
+def _read(place: Path) -> dict[str, Any] | None:
+    try:
+        done: dict[str, Any] = json.loads((place / _DONE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return done
