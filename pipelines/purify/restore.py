@@ -3,7 +3,7 @@
 Streams (``restoration``), so that memory stays flat whatever the checkpoint. What an edited *fine-tune* held before the
 edit is not the base, so the log says for every tensor what was recovered:
 
-``exact``    nothing else in this tensor differs from the base, so it is now what it was before the edit, bit for bit
+``exact``    training did not reach this tensor (all else in it is the base's), so it is what it was, bit for bit
 ``row``      the base's bits; the rows around tell how likely training had left this row alone before the edit
 ``nearest``  what stood here before is nowhere recorded: the base's values, or the candidate's less the edit
 """
@@ -37,6 +37,8 @@ _GAP: Final = 10.0
 """Without siblings: a component this many times the next one stands alone."""
 _CONCENTRATED: Final = 0.9
 """Share of a singular vector's energy in one entry from which the component is that row or column."""
+_UNTRAINED: Final = frozenset({"HA303", "HA304"})
+"""Rules that show that training left the tensor alone."""
 _NO_COMPONENT: Final = (
     "no low-rank component stands out; use a method that tunes on clean data, or --set whole_tensors=true"
 )
@@ -206,12 +208,13 @@ def _told(edits: Restoration, checkpoint: Checkpoint, name: str, progress: Progr
         differing += int((bits_of(new) != bits_of(theirs)).sum())
         still_rows += int(torch.all(same, dim=1).sum())
         rows_seen += high - low
+    untrained = repair.form != "whole" or bool(_UNTRAINED & set(repair.rules))
     by_row = repair.form == "parts" and bool(repair.rows) and meta.rows_cols[0] > 1
     told: dict[str, Any] = {
         "tensor": name,
         "form": repair.form,
         "rules": list(repair.rules),
-        "case": "exact" if not differing else "row" if by_row else "nearest",
+        "case": "exact" if not differing and untrained else "row" if by_row else "nearest",
         "dimensions_changed": changed,
         "dimensions_still_unlike_base": differing,
     }
