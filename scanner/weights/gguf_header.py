@@ -98,7 +98,7 @@ def read_gguf_header(read: ReadRange, file: str, file_size: int) -> GgufHeader:
 
     Raises:
         CorruptWeights: no GGUF file, an unknown version, counts and lengths that the file cannot hold, tensors that
-            overlap, leave holes or pass the end, or more of anything than a real file has.
+            overlap, leave holes, pass the end or leave a rest behind them, or more of anything than a real file has.
         CouldNotConclude: the file cannot be read.
     """
     raw = b""
@@ -189,6 +189,9 @@ class _Parser:
                 _corrupt(self.file, f"is cut short: the tensor {shown(name)} ends past the end of the file")
             found.append(GgufTensor(name=name, kind=label, shape=shape, start=start, end=end))
             position = -(-(offset + size) // alignment) * alignment
+        rest = self.file_size - data_start - (position or 0)
+        if position is not None and rest > 0:
+            _corrupt(self.file, f"holds {rest:,} bytes behind the last tensor that it describes")
         return GgufHeader(
             facts=self.facts,
             tensors=tuple(found),

@@ -85,6 +85,8 @@ LIES = {
     "cut short in the header": file_of(tensor("a"))[:40],
     "cut short in the data": file_of(tensor("a"), data=255),
     "more tensors than there are": file_of(tensor("a"), counts=(3, 0)),
+    "fewer tensors than there are": file_of(tensor("a"), tensor("b", offset=256), data=512, counts=(1, 0)),
+    "a rest behind the tensors": file_of(tensor("a"), data=288),
     "absurdly many tensors": file_of(tensor("a"), counts=(1 << 60, 0)),
     "absurdly many pairs": file_of(tensor("a"), counts=(1, 1 << 60)),
     "a text longer than the file": file_of(tensor("a"), pairs=(pair("k", 8, struct.pack("<Q", 1 << 62)),)),
