@@ -11,7 +11,6 @@ from typing import Any
 from scanner.card_context import PublishedScore
 from scanner.errors import HubAuditError
 from scanner.hub import Hub
-from scanner.paths import shown
 from scanner.plain_yaml import BadYaml, load_mapping
 from scanner.records import RepoFacts, Skip
 
@@ -41,9 +40,9 @@ def read_results(facts: RepoFacts, hub: Hub) -> tuple[tuple[PublishedScore, ...]
             text = hub.read_text(facts.ref, path, limit_bytes=MAX_FILE_BYTES)
             found += parse_results(text, path)
         except HubAuditError as error:
-            skips.append(Skip(what=shown(path), why=str(error)))
+            skips.append(Skip(what=path, why=str(error)))
         except BadYaml as error:
-            skips.append(Skip(what=shown(path), why=f"It {error}, so it was not used."))
+            skips.append(Skip(what=path, why=f"It {error}, so it was not used."))
     if len(files) > MAX_FILES:
         skips.append(Skip(what=f"{len(files) - MAX_FILES} more files of results", why=f"{MAX_FILES} are read."))
     return tuple(found[:MAX_ENTRIES]), tuple(skips)

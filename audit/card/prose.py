@@ -50,7 +50,7 @@ def read_prose(text: str | None) -> Prose:
     """Take a card apart. Never raises; its cost grows with the searched length alone."""
     if not text:
         return Prose()
-    body = _FRONT.sub("", text[: 2 * SEARCHED], count=1)[:SEARCHED]
+    body = _FRONT.sub("", text[: 2 * SEARCHED], count=1)[:SEARCHED].removeprefix("\ufeff")
     plain, code = _parted(_without_comments(body))
     lines = [_clean(line) for line in plain]
     fields = [*_fields(lines), *_fields(code)]

@@ -7,11 +7,15 @@ negation, a condition, a plan or several stages of training is passed over: bett
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
 
 from audit.card.plain import short
 from audit.card.prose import read_prose
 from audit.evidence import Evidence
 from audit.records import CardClaim, ClaimStatus
+from audit.thresholds import Profile
 from scanner.records import TensorDrift
 
 _ATTENTION = frozenset({"query", "key", "value", "attention_output", "attention"})
@@ -60,6 +64,8 @@ _DOUBT = re.compile(
 )
 _NAMED = 3
 """Tensors named as examples."""
+_LEAST_ROWS = 8
+"""Rows whose spread can be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +117,39 @@ def _judged(evidence: Evidence, said: _Said) -> tuple[ClaimStatus, str]:
     asked = [t for t in drift.tensors if not said.part(t)] if said.only else inside
     if not inside:
         return "not_checkable", "no tensor of that part was compared"
-    unmoved = evidence.profile.value("card.unmoved_relative")
-    moved = [tensor for tensor in asked if _moved(tensor, unmoved)]
+    states = [(tensor, _state(tensor, evidence.profile)) for tensor in asked]
+    moved = [tensor for tensor, state in states if state == "moved"]
+    rounded = sum(state == "rounded" for _, state in states)
+    which = "tensors outside that part" if said.only else "tensors"
+    if not moved and rounded:
+        return "not_checkable", f"{rounded} of {len(asked)} {which} changed no more than rounding to 16 bits explains"
     if not moved:
-        which = "tensors outside that part" if said.only else "tensors"
         return "supported", f"none of {len(asked)} {which} moved"
     farthest = sorted(moved, key=lambda t: -t.relative_l2)[:_NAMED]
     names = ", ".join(f"{t.spec.name} by {100 * t.relative_l2:.2g} %" for t in farthest)
-    return "contradicted", f"{len(moved)} of {len(asked)} moved: {names}"
+    return "contradicted", f"{len(moved)} of {len(asked)} {which} moved: {names}"
 
 
-def _moved(tensor: TensorDrift, unmoved: float) -> bool:
-    """Whether more moved than a change of format explains: twice the rounding, and the profile's relative drift."""
-    return tensor.changed > 0 and tensor.relative_l2 > unmoved and tensor.delta_l2 > 2.0 * tensor.rounding_floor
+def _state(tensor: TensorDrift, profile: Profile) -> Literal["still", "rounded", "moved"]:
+    """Whether a tensor moved by more than a change of format explains.
+
+    Rounding moves all rows by the same share of their norm, and by little; training does not. A single row tells
+    nothing of that, so a small change of a vector counts as rounding.
+    """
+    if (
+        tensor.changed == 0
+        or tensor.relative_l2 <= profile.value("card.unmoved_relative")
+        or tensor.delta_l2 <= 2.0 * tensor.rounding_floor
+    ):
+        return "still"
+    if tensor.relative_l2 > profile.value("card.rounding_relative"):
+        return "moved"
+    known = tensor.row_base_sq > 0
+    shares = np.sqrt(tensor.row_delta_sq[known] / tensor.row_base_sq[known])
+    if len(shares) < _LEAST_ROWS:
+        return "rounded"
+    low, high = np.quantile(shares, (0.1, 0.9))
+    return "rounded" if low > 0 and high / low <= profile.value("card.rounding_spread") else "moved"
 
 
 def _named(tensor: TensorDrift, *parts: str) -> bool:
