@@ -14,6 +14,10 @@ from audit.thresholds import Profile
 from scanner.records import Coverage, Lineage
 
 
+CARD_ALONE = "card alone"
+"""``Verdict.policy`` of a report on a card without its weights: claims were counted, no threshold decided."""
+
+
 def decide(
     hits: Sequence[Hit],
     coverage: Coverage | None,

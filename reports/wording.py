@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from audit.policy import CARD_ALONE
 from audit.records import (
     SEVERITIES,
     AuditReport,
@@ -143,7 +144,8 @@ def pinned(repo: Subject | BaseRecord) -> str:
 
 def reproduce(report: AuditReport) -> str:
     """Return the command that repeats this audit on the very same commits."""
-    words = ["hubaudit", "scan", clean_line(pinned(report.subject), limit=400)]
+    command = "card" if report.verdict.policy == CARD_ALONE else "scan"
+    words = ["hubaudit", command, clean_line(pinned(report.subject), limit=400)]
     if report.lineage.base:
         words += ["--base", clean_line(pinned(report.lineage.base), limit=400)]
     return shlex.join(words)
