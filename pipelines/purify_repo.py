@@ -176,12 +176,12 @@ def _scanned(
     report, lineage = audited.report, audited.report.lineage
     if not purifier.needs_base and lineage.status != "verified":
         return report, None
+    if audited.ending == "could_not_conclude":
+        raise CouldNotConclude(audited.problem or "The model could not be scanned.")
     if audited.ending == "nothing_to_compare" or lineage.base is None:
         raise NothingToCompare(
             audited.problem or f"{ref.name} declares no base model; name one with --base for --method {purifier.name}."
         )
-    if audited.ending == "could_not_conclude":
-        raise CouldNotConclude(audited.problem or "The model could not be scanned.")
     if lineage.status != "verified":
         how = "refute" if lineage.status == "contradicted" else "do not bear out"
         raise CouldNotConclude(
