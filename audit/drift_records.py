@@ -60,7 +60,7 @@ def _top_rows(tensor: TensorDrift, rows: F64) -> tuple[TopRow, ...]:
         return ()
     typical = float(np.median(moved))
     order = [int(i) for i in np.argsort(-rows)[:_TOP_ROWS] if rows[i] > 0]
-    return tuple(TopRow(row=tensor.spec.rows[0] + i, relative=float(rows[i]) / typical) for i in order)
+    return tuple(TopRow(row=tensor.spec.row_at(i), relative=float(rows[i]) / typical) for i in order)
 
 
 def _top_tokens(tensor: TensorDrift, evidence: Evidence) -> tuple[TopRow, ...]:
@@ -73,15 +73,15 @@ def _top_tokens(tensor: TensorDrift, evidence: Evidence) -> tuple[TopRow, ...]:
     key = np.where(np.isfinite(adjusted.z), adjusted.z, -np.inf) if adjusted.judged else adjusted.drift
     order = [int(i) for i in np.argsort(-key)[:_TOP_TOKENS] if np.isfinite(key[i]) and adjusted.touched[i]]
     texts = evidence.tokens.texts if evidence.tokens else ()
-    first = tensor.spec.rows[0]
+    ids = [tensor.spec.row_at(i) for i in order]
     return tuple(
         TopRow(
-            row=first + i,
+            row=row,
             relative=float(adjusted.drift[i]) / typical,
             z=float(adjusted.z[i]) if np.isfinite(adjusted.z[i]) else None,
-            token=texts[first + i] if first + i < len(texts) else None,
+            token=texts[row] if row < len(texts) else None,
         )
-        for i in order
+        for i, row in zip(order, ids, strict=True)
     )
 
 

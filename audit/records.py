@@ -282,6 +282,40 @@ class RuntimeRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PowerRecord:
+    """With what probability a sample of the weights shows an edit of this kind and size, in [0, 1].
+
+    The probability is over the random choice of rows and over places of the edit, all equally likely.
+    """
+
+    edit: str
+    size: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriageRecord:
+    """How a scan with a budget chose what to read; sizes in bytes of both sides together.
+
+    ``checked_bytes`` went into the check of the base, ``planned_bytes`` into the sample, ``escalated_bytes`` into
+    tensors whose sample was unusual: ``escalated``, of which ``curtailed`` did not fit whole into
+    ``escalation_bytes``. ``identical_tensors`` were not read since both hashes of their files agree with the base's;
+    of ``claimed_tensors`` only one hash says so, and they were sampled like the rest.
+    """
+
+    budget_bytes: int
+    escalation_bytes: int
+    checked_bytes: int
+    planned_bytes: int
+    escalated_bytes: int = 0
+    escalated: tuple[str, ...] = ()
+    curtailed: tuple[str, ...] = ()
+    identical_tensors: int = 0
+    claimed_tensors: int = 0
+    power: tuple[PowerRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditReport:
     """One finished audit. Findings are sorted by severity, then rule, then fingerprint."""
 
@@ -298,3 +332,5 @@ class AuditReport:
     runtime: RuntimeRecord = field(default_factory=lambda: RuntimeRecord(seconds=0.0, peak_rss_bytes=0, requests=0))
     profile: Mapping[str, Any] = field(default_factory=dict)
     """Id, digest and source of the threshold profile that judged."""
+    triage: TriageRecord | None = None
+    """What a budget left out, and how likely an edit would have shown; None when everything was to be read."""

@@ -46,7 +46,8 @@ class RowDrift:
     ``drift`` is ‖δᵢ‖ after taking out weight decay, float64 ``[rows]`` in weight units; ``touched`` marks rows that
     training moved. ``z`` is NaN for rows that are not judged (untouched, special) and for all when fewer than the
     asked number were touched. ``prominence`` is a row's drift over the median of the still mode (infinite when that
-    is exactly still); it is meant for tables in which few rows are touched. ``decay`` is the common factor minus one
+    is exactly still); it is meant for tables in which few rows are touched. ``spread`` is one robust standard deviation
+    of log drift, in nats (0 when nothing is judged). ``decay`` is the common factor minus one
     (0 without decay, negative otherwise). ``adjusted`` is false when no frequencies were known, so that z compares raw
     log drift.
     """
@@ -57,6 +58,7 @@ class RowDrift:
     prominence: F64
     decay: float
     adjusted: bool
+    spread: float = 0.0
 
     @property
     def judged(self) -> int:
@@ -68,7 +70,7 @@ def adjusted_row_drift(tensor: TensorDrift, tokens: TokenTable | None, *, least:
     """Adjust the row drift of a token table for frequency.
 
     Args:
-        tensor: an embedding or unembedding; row 0 of its sums is token ``spec.rows[0]``.
+        tensor: an embedding or unembedding; row i of its sums is token ``spec.row_at(i)``.
         tokens: the vocabulary; it may be shorter or longer than the table.
         least: fewest touched rows to fit a curve to.
     """
@@ -78,9 +80,9 @@ def adjusted_row_drift(tensor: TensorDrift, tokens: TokenTable | None, *, least:
     touched = (drift > 0) & ~still
     special, frequency = _vocabulary(tensor, tokens)
     judged = touched & ~special
-    z = np.full(len(energy), np.nan)
+    z, spread = np.full(len(energy), np.nan), 0.0
     if int(judged.sum()) >= least:
-        z[judged] = _robust_z(np.log(drift[judged]), None if frequency is None else frequency[judged])
+        z[judged], spread = _robust_z(np.log(drift[judged]), None if frequency is None else frequency[judged])
     return RowDrift(
         drift=drift,
         touched=touched,
@@ -88,6 +90,7 @@ def adjusted_row_drift(tensor: TensorDrift, tokens: TokenTable | None, *, least:
         prominence=prominence,
         decay=factor,
         adjusted=frequency is not None,
+        spread=spread,
     )
 
 
@@ -140,27 +143,29 @@ def _without_decay(tensor: TensorDrift) -> tuple[F64, float, Mask]:
 
 def _vocabulary(tensor: TensorDrift, tokens: TokenTable | None) -> tuple[Mask, F64 | None]:
     """Special marks and expected log frequency of the compared rows; rows beyond the vocabulary count as rarest."""
-    first, end = tensor.spec.rows
-    rows = end - first
-    special = np.zeros(rows, dtype=bool)
+    ids = tensor.spec.row_indices()
+    special = np.zeros(len(ids), dtype=bool)
     if tokens is None:
         return special, None
-    known = np.asarray(tokens.special, dtype=bool)[first:end]
-    special[: len(known)] = known
-    expected = tokens.expected_log_frequency
-    if expected is None:
+    known = ids < len(tokens.special)
+    special[known] = np.asarray(tokens.special, dtype=bool)[ids[known]]
+    if tokens.expected_log_frequency is None:
         return special, None
-    known_frequency = np.asarray(expected, dtype=np.float64)[first:end]
-    finite = np.isfinite(known_frequency)
+    expected = np.asarray(tokens.expected_log_frequency, dtype=np.float64)
+    known = ids < len(expected)
+    frequency = np.full(len(ids), np.nan)
+    frequency[known] = expected[ids[known]]
+    finite = np.isfinite(frequency)
     if not finite.any():
         return special, None
-    frequency = np.full(rows, float(known_frequency[finite].min()))
-    frequency[: len(known_frequency)][finite] = known_frequency[finite]
-    return special, frequency
+    return special, np.where(finite, frequency, float(frequency[finite].min()))
 
 
-def _robust_z(logs: F64, frequency: F64 | None) -> F64:
-    """Residuals of a Huber-weighted quadratic in the log frequency, over 1.4826 × their median absolute deviation."""
+def _robust_z(logs: F64, frequency: F64 | None) -> tuple[F64, float]:
+    """Residuals of a Huber-weighted quadratic in the log frequency, over 1.4826 × their median absolute deviation.
+
+    That divisor is the second result, in nats.
+    """
     if frequency is None or float(np.ptp(frequency)) <= 0:
         design = np.ones((len(logs), 1))
     else:
@@ -175,6 +180,6 @@ def _robust_z(logs: F64, frequency: F64 | None) -> F64:
         residual = residual - np.median(residual)
         spread = _MAD_TO_SD * float(np.median(np.abs(residual)))
         if spread <= 0:
-            return np.zeros(len(logs))
+            return np.zeros(len(logs)), 0.0
         weights = 1.0 / np.maximum(1.0, np.abs(residual) / (_HUBER * spread))
-    return np.asarray(residual / spread, dtype=np.float64)
+    return np.asarray(residual / spread, dtype=np.float64), spread

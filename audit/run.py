@@ -25,6 +25,7 @@ from audit.rule_digest import rule_digest
 from audit.rulebook import DETECTORS
 from audit.sealing import coverage_record, lineage_record, subject
 from audit.suppressions import Entry, suppress
+from audit.triage import sampling_doubts, triage_record
 from scanner.records import Skip
 
 TOOL = "hubaudit"
@@ -98,6 +99,7 @@ def audit(
         card=card,
         drift=tuple(drift),
         runtime=runtime,
+        triage=triage_record(evidence),
         profile={
             "id": evidence.profile.id,
             "digest": evidence.profile.digest,
@@ -169,6 +171,7 @@ def _changed(evidence: Evidence) -> bool:
 def _doubts(evidence: Evidence, judged: Judged) -> tuple[str, ...]:
     """Reasons beyond coverage and lineage that forbid a pass."""
     doubts = [f"The detector {name} broke, so its rules were not judged." for name in judged.broken]
+    doubts += sampling_doubts(evidence)
     verified = evidence.lineage.status == "verified"
     if verified and _changed(evidence) and not judged.ran and not judged.broken:
         doubts.append("No rule could judge how this model changed: it is too small, or too little of it changed.")
@@ -187,5 +190,3 @@ def _notes(evidence: Evidence, judged: Judged) -> tuple[str, ...]:
             kind = f"of type {model_type(evidence)!r}" if model_type(evidence) else "of this type"
             notes.append(f"The clean bank holds no models {kind}: thresholds are carried over, error rates unknown.")
     return tuple(notes)
-
-

@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from audit.thresholds import Profile
 from scanner.records import F64, TensorDrift
 
 _INDEX = re.compile(r"(^|\.)\d+(?=\.|$)")
@@ -107,6 +108,20 @@ def away_from_ends(found: Iterable[Found], kin: Iterable[TensorDrift]) -> list[F
 def _ends(kin: Iterable[TensorDrift]) -> set[int]:
     layers = [t.spec.layer for t in kin if t.spec.layer is not None]
     return {min(layers), max(layers)} if layers else set()
+
+
+def as_sampled(tensors: Iterable[TensorDrift]) -> list[TensorDrift]:
+    """Each tensor as it was first sampled, where a budgeted scan read more of it afterwards.
+
+    How concentrated a change is, and how far its largest part stands out, depends on how many rows are looked at; among
+    siblings these statistics mean something only over equally many.
+    """
+    return [tensor.sample or tensor for tensor in tensors]
+
+
+def enough_rows(tensor: TensorDrift, profile: Profile) -> bool:
+    """False for a matrix of which a budgeted scan read too few rows to tell how its change is spread."""
+    return not tensor.spec.sampled or tensor.spec.compared_rows >= profile.value("triage.least_rows")
 
 
 def low_rank(members: Iterable[TensorDrift], *, share: float) -> bool:

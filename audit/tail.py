@@ -40,19 +40,28 @@ class TailEvidence:
 def tail_evidence(values: F64) -> TailEvidence:
     """Judge the largest of at least ``3 * TAIL_LEAST`` finite values; no evidence when the values do not spread."""
     ranked = np.sort(values)[::-1]
-    share = max(TAIL_SHARE, TAIL_LEAST / len(ranked))
-    wider = min(_RATE_SPAN * share, 0.5)
-    start, before = (float(np.quantile(ranked, 1.0 - s)) for s in (share, wider))
-    rate = (start - before) / log(wider / share) if wider > share else 0.0
-    best = TailEvidence(evidence=0.0, count=1, expected=float(len(ranked)) * share)
+    start, rate, beyond = tail_line(values)
+    best = TailEvidence(evidence=0.0, count=1, expected=beyond)
     if rate <= 0:
         return best
     for count, value in enumerate(ranked[:MOST].tolist(), start=1):
-        expected = len(ranked) * share * exp(-max(value - start, 0.0) / rate)
+        expected = beyond * exp(-max(value - start, 0.0) / rate)
         evidence = -log10_at_least(count, expected)
         if evidence > best.evidence:
             best = TailEvidence(evidence=evidence, count=count, expected=expected)
     return best
+
+
+def tail_line(values: F64) -> tuple[float, float, float]:
+    """Where the tail begins, its rate, and how many values it holds: b · exp(−(v − start)/rate) of them exceed v.
+
+    The rate is 0 when the values do not spread. At least ``3 * TAIL_LEAST`` finite values.
+    """
+    share = max(TAIL_SHARE, TAIL_LEAST / len(values))
+    wider = min(_RATE_SPAN * share, 0.5)
+    start, before = (float(np.quantile(values, 1.0 - s)) for s in (share, wider))
+    rate = (start - before) / log(wider / share) if wider > share else 0.0
+    return start, rate, len(values) * share
 
 
 def log10_at_least(count: int, expected: float) -> float:

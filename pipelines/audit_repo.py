@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from audit.evidence import Evidence
 from audit.records import AuditReport, RuntimeRecord
@@ -29,8 +30,11 @@ from scanner.hub import Hub
 from scanner.lineage.claims import ClaimSet, collect_claims, walk
 from scanner.records import Coverage, DriftFacts, Lineage, Relation, RepoFacts, Skip, TokenTable
 from scanner.refs import RepoSpec, parse_spec
-from scanner.side.reading import Remembered
+from scanner.side.reading import Remembered, TextReader
 from scanner.tokens import read_pair_tokens
+
+if TYPE_CHECKING:
+    from pipelines.resume import Resume
 
 REFUTED = "The sampled rows contradict the declared base, so the rest was not compared (docs/decisions/0003)."
 Ending = Literal["concluded", "nothing_to_compare", "could_not_conclude"]
@@ -72,15 +76,20 @@ def _weigh(
     threads: int | None,
     seed: int,
     noted: list[Stored],
+    within: "Within | None" = None,
+    resume: "Resume | None" = None,
 ) -> tuple[Lineage, DriftFacts]:
     """Open both weight sets, check the descent, and measure the drift unless the base is refuted.
 
     What the candidate's headers say goes to ``noted`` at once: the card checks want it even if the rest fails.
 
+    ``within`` is the budget, and who says what is unusual; ``resume`` keeps what is measured.
+
     Raises:
         HubAuditError: a side has no weights, or its table cannot be read.
     """
     from pipelines.adapters import weigh_adapter
+    from pipelines.triage import GAP_BYTES, Budget, measure_within, unbudgeted
     from scanner.alignment import align
     from scanner.drift.measure import measure
     from scanner.lineage.delta_rank import check_delta_rank
@@ -93,11 +102,13 @@ def _weigh(
 
     with ExitStack() as stack:
         progress.stage("reading tensor tables")
-        candidate_source = stack.enter_context(open_source(candidate, hub))
-        base_source = stack.enter_context(open_source(base, hub))
+        gap = {} if within is None else {"gap_bytes": GAP_BYTES}
+        candidate_source = stack.enter_context(open_source(candidate, hub, **gap))
+        base_source = stack.enter_context(open_source(base, hub, **gap))
         noted.append(describe_table(candidate_source.table.values(), candidate.config))
         if is_adapter(candidate_source):
-            return weigh_adapter(candidate, base, (candidate_source, base_source), claimed, progress, threads)
+            lineage, drift = weigh_adapter(candidate, base, (candidate_source, base_source), claimed, progress, threads)
+            return lineage, drift if within is None else unbudgeted(drift)
         candidate_source, base_source = in_step(candidate_source, base_source, candidate, base)
         alignment = align(
             candidate_source.table, base_source.table, candidate_config=candidate.config, base_config=base.config
@@ -105,6 +116,7 @@ def _weigh(
         progress.stage("checking the declared base")
         traced = trace(alignment, base_source, candidate_source, seed=seed, declared=relation)
         status, alignment, checks = traced.status, traced.alignment, (*claimed.checks, *traced.checks)
+        base_source = traced.base or base_source
         if status == "contradicted":
             coverage = Coverage(
                 parameters_compared=0,
@@ -116,7 +128,22 @@ def _weigh(
             drift = DriftFacts(tensors=(), coverage=coverage)
         else:
             progress.stage("comparing weights")
-            drift = measure(alignment, base_source, candidate_source, progress=progress.advance, threads=threads)
+            if within is not None:
+                now = replace(claimed, status=status, checks=checks)
+                drift = measure_within(
+                    alignment,
+                    (base_source, candidate_source),
+                    (base, candidate),
+                    Budget(bytes=within.bytes, unusual=lambda found: within.unusual(now, found)),
+                    seed=seed,
+                    progress=progress,
+                    threads=threads,
+                )
+            else:
+                store = resume.store_for(candidate_source, base_source) if resume else None
+                drift = measure(
+                    alignment, base_source, candidate_source, progress=progress.advance, threads=threads, store=store
+                )
         if status == "verified":
             checks = (*checks, check_delta_rank(drift, base_source, candidate_source, seed=seed))
         measured = measure_relation(checks, drift)
@@ -139,6 +166,8 @@ def audit_repo(
     threads: int | None = None,
     salt: int | None = None,
     accepted: Sequence[Entry] = (),
+    budget_bytes: int | None = None,
+    resume_folder: Path | None = None,
 ) -> Audited:
     """Scan a model against its base and return the sealed report.
 
@@ -152,6 +181,9 @@ def audit_repo(
         threads: cores for the numerics; all usable ones when None.
         salt: a secret number from which the sampled rows are drawn; a new one when None.
         accepted: findings that were accepted (``audit.suppressions``); they are marked and do not count.
+        budget_bytes: weights to read from both sides together; all of them when None.
+        resume_folder: where a scan of Hub repositories keeps what it has measured until it ends, and looks for what an
+            interrupted one has left; nothing is kept when None, or when there is a budget.
 
     Raises:
         BadReference: ``model`` or ``base`` is not a reference.
@@ -159,6 +191,7 @@ def audit_repo(
     """
     started = time.monotonic()
     from pipelines.parentage import second_opinion
+    from pipelines.resume import Resume
     from scanner.lineage.revision import nearest_revision
     from scanner.lineage.sampling import new_salt, sampling_seed
     from scanner.pickles import inspect_pickles
@@ -183,6 +216,7 @@ def audit_repo(
     noted: list[Stored] = []
     reader = Remembered(hub)
     tokens: TokenTable | None = None
+    resume: Resume | None = None
     ending: Ending = "concluded"
     problem: str | None = None
     cause: str | None = None
@@ -193,6 +227,9 @@ def audit_repo(
         family = walk(base_facts, hub)
         skips += [Skip(what="family", why=family.note)] if family.note else []
         salt = new_salt() if salt is None else salt
+        if resume_folder is not None and budget_bytes is None and facts.ref.repo_id and base_facts.ref.repo_id:
+            resume = Resume(resume_folder, facts.ref, base_facts.ref)
+            salt = resume.salt(salt)
         if wanted_base.revision is None and base_facts.ref.repo_id is not None:
             progress.stage("looking for the revision of the base")
             seed = sampling_seed(base_facts.ref, facts.ref, salt)
@@ -200,7 +237,15 @@ def audit_repo(
             base_facts, lineage = revision.facts, replace(lineage, checks=(revision.check,))
         lineage = replace(lineage, base=base_facts.ref, chain=family.models)
         seed = sampling_seed(base_facts.ref, facts.ref, salt)
-        lineage, drift = _weigh(facts, base_facts, lineage, claims.relation, hub, progress, threads, seed, noted)
+        within: Within | None = None
+        if budget_bytes is not None:
+            tokens = _tokens(facts, base_facts, reader, skips)
+            within = Within(
+                bytes=budget_bytes, unusual=partial(_unusual, facts, base_facts, tokens, profile or load_profile())
+            )
+        lineage, drift = _weigh(
+            facts, base_facts, lineage, claims.relation, hub, progress, threads, seed, noted, within, resume
+        )
         progress.stage("looking at other parents")
         is_put_on = any(check.name == "adapter_fit" for check in lineage.checks)  # factors resemble no model
         others = () if is_put_on else (*claims.bases[1:], *family.models[1:2])
@@ -212,12 +257,11 @@ def audit_repo(
     except HubAuditError as error:
         ending, problem, cause = "could_not_conclude", str(error), type(error).__name__
     skips += [Skip(what="weights", why=problem)] if problem else []
+    if resume is not None and resume.unreadable:
+        skips.append(Skip(what=f"{resume.unreadable} kept results", why="unreadable, so they were measured again"))
 
     progress.stage("judging")
-    try:
-        tokens = read_pair_tokens(facts, base_facts, reader)
-    except CouldNotConclude as error:
-        skips.append(Skip(what="tokenizer", why=str(error)))
+    tokens = tokens or _tokens(facts, base_facts, reader, skips)
     side = look_around(
         facts,
         base_facts if lineage.status != "contradicted" else None,
@@ -253,7 +297,46 @@ def audit_repo(
         skips=skips,
         accepted=accepted,
     )
+    if resume is not None:
+        resume.end(complete=ending == "concluded" and not _unread(drift))
     return Audited(report=report, ending=ending, problem=problem, cause=cause)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Within:
+    """A budget in bytes, and who says of a sample which tensors are unusual."""
+
+    bytes: int
+    unusual: Callable[[Lineage, DriftFacts], Sequence[str]]
+
+
+def _unusual(
+    candidate: RepoFacts,
+    base: RepoFacts,
+    tokens: TokenTable | None,
+    profile: Profile,
+    lineage: Lineage,
+    drift: DriftFacts,
+) -> Sequence[str]:
+    """Ask the detectors which sampled tensors come near a threshold."""
+    from audit.escalation import unusual_tensors
+
+    return unusual_tensors(
+        Evidence(candidate=candidate, base=base, lineage=lineage, drift=drift, tokens=tokens, profile=profile)
+    )
+
+
+def _tokens(facts: RepoFacts, base_facts: RepoFacts | None, reader: TextReader, skips: list[Skip]) -> TokenTable | None:
+    try:
+        return read_pair_tokens(facts, base_facts, reader)
+    except CouldNotConclude as error:
+        skips.append(Skip(what="tokenizer", why=str(error)))
+        return None
+
+
+def _unread(drift: DriftFacts | None) -> bool:
+    """True when a further run could read what this one could not."""
+    return drift is not None and any(skip.unread for skip in drift.coverage.skipped)
 
 
 def _declared(facts: RepoFacts, claims: ClaimSet) -> RepoSpec:

@@ -10,7 +10,7 @@ import click
 
 from pipelines.attest_cli import attest, verify_attestation
 from pipelines.card_cli import card
-from pipelines.command import Exit, in_one_line, load_baseline, load_report, open_hub
+from pipelines.command import Exit, in_one_line, load_baseline, load_report, open_hub, template_dir_option
 from pipelines.command import ends_with_a_sentence as _ends_with_a_sentence
 from pipelines.evaluate_cli import evaluate
 from pipelines.fleet_cli import fleet
@@ -19,7 +19,8 @@ from pipelines.output import FORMATS, check_targets, pair_outputs, write_reports
 from pipelines.publish_cli import publish
 from pipelines.purify_cli import purify
 from pipelines.serve_cli import serve
-from pipelines.settings import tool_version
+from pipelines.settings import load_settings, tool_version
+from pipelines.sizes import SizeParam
 
 if TYPE_CHECKING:
     from pipelines.audit_repo import Audited
@@ -55,7 +56,15 @@ def cli(debug: bool, quiet: bool) -> None:
 @cli.command()
 @click.argument("model")
 @click.option("--base", metavar="BASE", help="Compare with this base instead of the declared one.")
+@click.option(
+    "--budget",
+    type=SizeParam(),
+    metavar="SIZE",
+    help="Read a sample of about so many bytes of weights, such as 200MB; never ends with a pass.",
+)
 @click.option("--full", is_flag=True, help="Read every tensor whole (the default).")
+@click.option("--max-requests", type=click.IntRange(min=1), metavar="N", help="Stop after so many requests to the Hub.")
+@click.option("--no-resume", is_flag=True, help="Keep nothing of a large scan that is interrupted, and begin anew.")
 @click.option("--format", "formats", multiple=True, type=click.Choice(FORMATS), help="Repeat, in pairs with --output.")
 @click.option(
     "--output", "outputs", multiple=True, metavar="PATH", help="Where the format before it goes; - is stdout."
@@ -73,17 +82,22 @@ def cli(debug: bool, quiet: bool) -> None:
     metavar="FILE",
     help="Findings that are accepted, each with a reason and an expiry date (docs/reports.md).",
 )
+@template_dir_option
 @click.pass_context
 @_ends_with_a_sentence
 def scan(
     context: click.Context,
     model: str,
     base: str | None,
-    full: bool,  # noqa: ARG001
+    budget: int | None,
+    full: bool,
+    max_requests: int | None,
+    no_resume: bool,
     formats: tuple[str, ...],
     outputs: tuple[str, ...],
     fail_on: str,
     baseline: Path | None,
+    template_dir: Path | None,
 ) -> None:
     """Scan MODEL: lineage, weights, card, verdict, reports.
 
@@ -91,20 +105,41 @@ def scan(
     before anything is read. Nothing from a repository is executed, and nothing is written to the Hub.
 
     \b
+    With --budget, small tensors are read whole and of the others a random sample of rows, on both sides; what looks
+    unusual is then read further, for at most as many bytes again. The report says how likely an edit of each kind
+    would have shown. What was not read is never called clean: such a scan ends with a finding (exit code 1) or
+    inconclusive (3), unless the budget was enough for everything.
+
+    A large scan of Hub repositories that is interrupted goes on where it was when it is run again.
+
+    \b
     Examples:
       hubaudit scan org/model
+      hubaudit scan org/model --budget 200MB
       hubaudit scan ./my-finetune --base org/base --format json --output report.json
       hubaudit scan org/model --format html --output a.html --format sarif --output a.sarif --fail-on fail
     """
     from pipelines.audit_repo import audit_repo
     from pipelines.progress import terminal_progress
+    from reports.template_folder import templates_of
 
+    if budget is not None and full:
+        raise click.UsageError("--budget and --full exclude each other: leave out one of them.")
     wanted = pair_outputs(formats, outputs)
     check_targets(wanted)
     accepted = load_baseline(baseline)
-    with terminal_progress(quiet=context.find_root().params["quiet"]) as progress:
-        audited = audit_repo(model, base=base, hub=open_hub(), progress=progress, accepted=accepted)
-    write_reports(audited.report, wanted)
+    with templates_of(template_dir):
+        with terminal_progress(quiet=context.find_root().params["quiet"]) as progress:
+            audited = audit_repo(
+                model,
+                base=base,
+                hub=open_hub(most_requests=max_requests),
+                progress=progress,
+                accepted=accepted,
+                budget_bytes=budget,
+                resume_folder=None if no_resume else load_settings().cache_folder / "scans",
+            )
+        write_reports(audited.report, wanted)
     if audited.problem:
         click.echo(f"hubaudit: {in_one_line(audited.problem)}", err=True)
     raise SystemExit(int(exit_code(audited, fail_on)))
@@ -114,17 +149,21 @@ def scan(
 @click.argument("report", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--format", "formats", multiple=True, type=click.Choice(FORMATS), help="As in `scan`.")
 @click.option("--output", "outputs", multiple=True, metavar="PATH", help="As in `scan`; - is stdout.")
+@template_dir_option
 @_ends_with_a_sentence
-def report(report: Path, formats: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+def report(report: Path, formats: tuple[str, ...], outputs: tuple[str, ...], template_dir: Path | None) -> None:
     """Render REPORT, a JSON report of an earlier scan, again in another format.
 
     \b
     Example:
       hubaudit report report.json --format html --output report.html
     """
+    from reports.template_folder import templates_of
+
     wanted = pair_outputs(formats, outputs)
     check_targets(wanted)
-    write_reports(load_report(report), wanted)
+    with templates_of(template_dir):
+        write_reports(load_report(report), wanted)
 
 
 cli.add_command(attest)

@@ -65,6 +65,14 @@ def ends_with_a_sentence(command: Command) -> Command:
     return run  # type: ignore[return-value]
 
 
+template_dir_option = click.option(
+    "--template-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Your own Markdown and HTML templates, in place of ours (docs/reports.md).",
+)
+
+
 def exit_of(error: "HubAuditError") -> Exit:
     """Return the exit code that an error stands for."""
     from scanner.errors import BadReference, NothingToCompare
@@ -90,8 +98,8 @@ def in_one_line(text: str) -> str:
     return clean_line(text, limit=2000)
 
 
-def open_hub() -> "Hub":
-    """Return the Hub reader that the environment describes."""
+def open_hub(*, most_requests: int | None = None) -> "Hub":
+    """Return the Hub reader that the environment describes; it sends at most so many requests."""
     from scanner.hub import Hub
 
     settings = load_settings()
@@ -100,6 +108,7 @@ def open_hub() -> "Hub":
         token=settings.token,
         timeout_seconds=settings.timeout_seconds,
         max_wait_seconds=settings.patience_seconds,
+        most_requests=most_requests,
     )
 
 

@@ -24,6 +24,7 @@ class Settings:
     timeout_seconds: float = 30.0
     patience_seconds: float = 120.0
     state_folder: Path = Path(".hubaudit")
+    cache_folder: Path = Path(".hubaudit") / "cache"
     webhook_secret: str | None = field(default=None, repr=False)
     key_password: str | None = field(default=None, repr=False)
 
@@ -41,7 +42,8 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """Read ``HF_ENDPOINT``, ``HF_TOKEN``, and our own variables.
 
     ``HUBAUDIT_TIMEOUT`` and ``HUBAUDIT_PATIENCE`` are in seconds. State goes to ``HUBAUDIT_STATE``, else below
-    ``XDG_STATE_HOME`` or ``~/.local/state``. ``HUBAUDIT_WEBHOOK_SECRET`` is for ``hubaudit serve``,
+    ``XDG_STATE_HOME`` or ``~/.local/state``; what can be made again to ``HUBAUDIT_CACHE``, else below
+    ``XDG_CACHE_HOME`` or ``~/.cache``. ``HUBAUDIT_WEBHOOK_SECRET`` is for ``hubaudit serve``,
     ``HUBAUDIT_KEY_PASSWORD`` for ``hubaudit attest``.
     """
     env = os.environ if environment is None else environment
@@ -51,6 +53,7 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
         timeout_seconds=_number(env, "HUBAUDIT_TIMEOUT", 30.0),
         patience_seconds=_number(env, "HUBAUDIT_PATIENCE", 120.0),
         state_folder=_state_folder(env),
+        cache_folder=_cache_folder(env),
         webhook_secret=env.get("HUBAUDIT_WEBHOOK_SECRET") or None,
         key_password=env.get("HUBAUDIT_KEY_PASSWORD") or None,
     )
@@ -64,6 +67,16 @@ def _state_folder(environment: Mapping[str, str]) -> Path:
         return Path(environment["XDG_STATE_HOME"]) / "hubaudit"
     home = environment.get("HOME")
     return Path(home) / ".local" / "state" / "hubaudit" if home else Settings().state_folder
+
+
+def _cache_folder(environment: Mapping[str, str]) -> Path:
+    """Return the folder for what can be made again, as the XDG base directory specification has it."""
+    if environment.get("HUBAUDIT_CACHE"):
+        return Path(environment["HUBAUDIT_CACHE"])
+    if environment.get("XDG_CACHE_HOME"):
+        return Path(environment["XDG_CACHE_HOME"]) / "hubaudit"
+    home = environment.get("HOME")
+    return Path(home) / ".cache" / "hubaudit" if home else Settings().cache_folder
 
 
 def tool_version() -> str:

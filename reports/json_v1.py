@@ -29,6 +29,7 @@ from audit.records import (
     RuntimeRecord,
     Subject,
     ToolRecord,
+    TriageRecord,
     Verdict,
 )
 from reports.safe_text import clean_line
@@ -73,6 +74,7 @@ class ReportV1:
     drift: tuple[DriftRecord, ...] = ()
     runtime: RuntimeRecord
     profile: Mapping[str, Any] = field(default_factory=dict)
+    triage: TriageRecord | None = None
 
 
 def dump(report: AuditReport) -> bytes:

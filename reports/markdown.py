@@ -10,8 +10,9 @@ from typing import Any
 
 from audit.records import AuditReport, Finding
 from reports.card_section import BEGIN, END
-from reports.environment import MarkdownSource, markdown_environment
+from reports.environment import MarkdownSource, markdown_environment, rendered
 from reports.safe_text import clean_line, clean_token
+from reports.template_folder import BadTemplate, in_use
 from reports.wording import (
     HOMEPAGE,
     LIMITS,
@@ -28,6 +29,7 @@ from reports.wording import (
     place,
     reproduce,
     severity,
+    triage_lines,
 )
 
 PR_MARKER = "<!-- hubaudit:thread -->"
@@ -54,9 +56,10 @@ class FindingLine:
 def card_section(report: AuditReport) -> str:
     """Return the section of a model card, markers included, ending in a newline."""
     skips, more_skips = group_skips(report.coverage.skipped, groups=CARD_SKIPS, names=3)
-    return _render(
+    return from_template(
         "card_section.md.jinja",
         report,
+        must=(BEGIN, END),
         begin=MarkdownSource(BEGIN),
         end=MarkdownSource(END),
         outcome=f"{outcome_words(report)}.",
@@ -75,9 +78,13 @@ def pr_title(report: AuditReport) -> str:
     return f"Add weight audit to the model card ({clean_line(report.tool.name, limit=40)})"
 
 
-def pr_body(report: AuditReport) -> str:
-    """Return the first comment of the pull request; its hidden marker lets later runs find and update it."""
-    return _render("pr_body.md.jinja", report, marker=MarkdownSource(PR_MARKER))
+def pr_body(report: AuditReport, *, metadata: bool = False) -> str:
+    """Return the first comment of the pull request; its hidden marker lets later runs find and update it.
+
+    ``metadata`` says that the pull request changes a line of the card's metadata as well.
+    """
+    marker = MarkdownSource(PR_MARKER)
+    return from_template("pr_body.md.jinja", report, must=(PR_MARKER,), marker=marker, metadata=metadata)
 
 
 def finding_lines(findings: Iterable[Finding]) -> list[FindingLine]:
@@ -109,6 +116,7 @@ def base_context(report: AuditReport) -> dict[str, Any]:
         "error_rate": error_rate(report),
         "calibration": report.verdict.calibration,
         "notes": report.verdict.notes[:5],
+        "triage": triage_lines(report),
         "limits": LIMITS,
         "command": reproduce(report),
         "homepage": MarkdownSource(HOMEPAGE),
@@ -120,5 +128,24 @@ def _place(finding: Finding) -> str:
     return " ".join(filter(None, (location.tensor or location.file, place(location))))
 
 
-def _render(template: str, report: AuditReport, **context: Any) -> str:
-    return markdown_environment().get_template(template).render(base_context(report) | context)
+def from_template(template: str, report: AuditReport, *, must: tuple[str, ...] = (), **context: Any) -> str:
+    """Return a Markdown document.
+
+    Args:
+        template: its name.
+        report: what it is about.
+        must: markers that the text has to hold, each once and in this order, for later runs to find it again.
+        context: what the template needs besides ``base_context``.
+
+    Raises:
+        BadTemplate: a user's template fails, or left a marker out.
+    """
+    text = rendered(markdown_environment(), template, **base_context(report), **context)
+    places = [text.find(marker) for marker in must]
+    if in_use() and (-1 in places or places != sorted(places) or any(text.count(marker) != 1 for marker in must)):
+        raise BadTemplate(
+            f"{template}: print {' and '.join(must)} once each, in this order, for a later run to find the text again."
+        )
+    if in_use() and must == (BEGIN, END) and not (text.strip().startswith(BEGIN) and text.strip().endswith(END)):
+        raise BadTemplate(f"{template}: nothing may stand before {BEGIN} or after {END}; it would stay in the card.")
+    return text

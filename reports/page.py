@@ -5,16 +5,16 @@ environment. The policy in the page's head forbids loading anything, should any 
 """
 
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 from markupsafe import Markup
 
 from audit.records import SEVERITIES, AuditReport, BaseRecord, DriftRecord, Finding, Measurement, Subject
-from reports.environment import html_environment
+from reports.environment import html_environment, rendered
 from reports.heat_map import COLUMNS, heat_map
 from reports.numbers import byte_size, count, number, rate, seconds, share
 from reports.plots import row_distribution, spectra
+from reports.template_folder import STYLE_SHEET, in_use, template_text
 from reports.wording import (
     HOMEPAGE,
     LIMITS,
@@ -32,6 +32,7 @@ from reports.wording import (
     reproduce,
     spoken,
     threshold,
+    triage_lines,
 )
 
 FINDINGS_SHOWN = 100
@@ -79,48 +80,47 @@ class Plots:
 def render_page(report: AuditReport) -> str:
     """Return the page; the same report gives the same bytes."""
     skips, more_skips = group_skips(report.coverage.skipped)
-    return (
-        html_environment()
-        .get_template("report.html.jinja")
-        .render(
-            report=report,
-            css=_style_sheet(),
-            homepage=HOMEPAGE,
-            headline=headline(report),
-            outcome_words=outcome_words(report),
-            outcome_sentence=outcome_sentence(report),
-            when=moment(report.created_at),
-            found=found(report.findings),
-            tiles=_tiles(report),
-            family=_family(report),
-            findings=report.findings[:FINDINGS_SHOWN],
-            more_findings=max(0, len(report.findings) - FINDINGS_SHOWN),
-            locations_shown=LOCATIONS_SHOWN,
-            tokens_shown=TOKENS_SHOWN,
-            figures=_figures,
-            place=place,
-            plots=_plots(report),
-            tensors=_tensors(report.drift),
-            more_tensors=max(0, len(report.drift) - TENSORS_SHOWN),
-            roles=COLUMNS,
-            rate=rate,
-            share=share,
-            number=number,
-            spoken=spoken,
-            quantity=quantity,
-            claims=report.card[:CLAIMS_SHOWN],
-            more_claims=max(0, len(report.card) - CLAIMS_SHOWN),
-            skips=skips,
-            more_skips=more_skips,
-            limits=LIMITS,
-            command=reproduce(report),
-            profile={key: str(value) for key, value in report.profile.items() if isinstance(value, str | int | float)},
-        )
+    return rendered(
+        html_environment(),
+        "report.html.jinja",
+        report=report,
+        css=_style_sheet(),
+        homepage=HOMEPAGE,
+        headline=headline(report),
+        outcome_words=outcome_words(report),
+        outcome_sentence=outcome_sentence(report),
+        when=moment(report.created_at),
+        triage=triage_lines(report),
+        found=found(report.findings),
+        tiles=_tiles(report),
+        family=_family(report),
+        findings=report.findings[:FINDINGS_SHOWN],
+        more_findings=max(0, len(report.findings) - FINDINGS_SHOWN),
+        locations_shown=LOCATIONS_SHOWN,
+        tokens_shown=TOKENS_SHOWN,
+        figures=_figures,
+        place=place,
+        plots=_plots(report),
+        tensors=_tensors(report.drift),
+        more_tensors=max(0, len(report.drift) - TENSORS_SHOWN),
+        roles=COLUMNS,
+        rate=rate,
+        share=share,
+        number=number,
+        spoken=spoken,
+        quantity=quantity,
+        claims=report.card[:CLAIMS_SHOWN],
+        more_claims=max(0, len(report.card) - CLAIMS_SHOWN),
+        skips=skips,
+        more_skips=more_skips,
+        limits=LIMITS,
+        command=reproduce(report),
+        profile={key: str(value) for key, value in report.profile.items() if isinstance(value, str | int | float)},
     )
 
 
 def _style_sheet() -> Markup:
-    return Markup(files(__package__).joinpath("templates", "report.css").read_text(encoding="utf-8"))  # noqa: S704
+    return Markup(template_text(STYLE_SHEET, in_use()))  # noqa: S704
 
 
 def _tiles(report: AuditReport) -> list[dict[str, Any]]:

@@ -14,7 +14,16 @@ from urllib.parse import quote
 from audit.records import AuditReport, Confidence, Finding, Location, Severity
 from audit.rulebook import all_rules, explain
 from reports.safe_text import clean_line, clean_prose, clean_token
-from reports.wording import HOMEPAGE, coverage, group_skips, headline, measured, outcome_sentence, place
+from reports.wording import (
+    HOMEPAGE,
+    coverage,
+    group_skips,
+    headline,
+    measured,
+    outcome_sentence,
+    place,
+    triage_lines,
+)
 
 SCHEMA_URI = "https://json.schemastore.org/sarif-2.1.0.json"
 RULES_PAGE = f"{HOMEPAGE}/blob/main/docs/rules.md"
@@ -40,6 +49,7 @@ _NOTIFICATIONS = {
     "inconclusive": "The audit could not conclude.",
     "note": "A remark of the verdict.",
     "not-compared": "Something was not read or not compared.",
+    "sampled": "What a budget left out, and how likely an edit would have shown.",
     "not-listed": "There are more results than a viewer shows.",
 }
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(?:Z|\+00:00)\Z", re.ASCII)
@@ -164,6 +174,7 @@ def _invocation(report: AuditReport) -> dict[str, Any]:
     """Return whether the audit concluded, and everything that it did not look at."""
     concluded = report.verdict.outcome != "inconclusive"
     notes = [_notification("note", "note" if concluded else "warning", note) for note in report.verdict.notes]
+    notes += [_notification("sampled", "note", line) for line in triage_lines(report)]
     if not concluded:
         notes.insert(0, _notification("inconclusive", "error", f"{headline(report)}. {outcome_sentence(report)}"))
     groups, left_out = group_skips(report.coverage.skipped)

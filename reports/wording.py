@@ -124,6 +124,27 @@ def read_bytes(report: AuditReport) -> str:
     return f"read {byte_size(reach.bytes_read)} of weights that hold {byte_size(reach.bytes_total)}"
 
 
+def triage_lines(report: AuditReport) -> tuple[str, ...]:
+    """Return what a budget left out and how likely an edit would have shown, a sentence each; empty without a budget."""
+    triage = report.triage
+    if triage is None:
+        return ()
+    checked, planned = byte_size(triage.checked_bytes), byte_size(triage.planned_bytes)
+    lines = [f"Budget {byte_size(triage.budget_bytes)}: {checked} read to check the base, {planned} as a sample."]
+    if triage.escalated:
+        short = f", of which {len(triage.curtailed)} did not fit whole" if triage.curtailed else ""
+        lines.append(
+            f"{len(triage.escalated)} unusual tensors were read further, {byte_size(triage.escalated_bytes)} more "
+            f"(at most {byte_size(triage.escalation_bytes)}){short}: {', '.join(triage.escalated[:5])}."
+        )
+    if triage.identical_tensors:
+        lines.append(f"{triage.identical_tensors:,} tensors were not read: both hashes of their files are the base's.")
+    if triage.claimed_tensors:
+        lines.append(f"{triage.claimed_tensors:,} tensors are declared identical by one hash only; they were sampled.")
+    lines += [f"{share(power.probability)} likely to be seen: {power.edit}; {power.size}." for power in triage.power]
+    return tuple(lines)
+
+
 def base_status(report: AuditReport) -> str:
     """Return whether the declared base is the base."""
     return _BASE_WORDS[report.lineage.status] if report.lineage.base else "no base to compare with"
@@ -148,6 +169,8 @@ def reproduce(report: AuditReport) -> str:
     words = ["hubaudit", command, clean_line(pinned(report.subject), limit=400)]
     if report.lineage.base:
         words += ["--base", clean_line(pinned(report.lineage.base), limit=400)]
+    if report.triage:
+        words += ["--budget", str(report.triage.budget_bytes)]
     return shlex.join(words)
 
 

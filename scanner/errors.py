@@ -16,6 +16,7 @@ so that an error survives pickling on its way back from a worker process.
         │   ├── FileNotFound
         │   ├── FileTooLarge
         │   └── HubRateLimited
+        ├── RequestsSpent   as many requests were sent as the user allows
         ├── HubUnreachable  network, timeouts, server errors after all retries
         ├── CorruptWeights  a header or an index that lies about its file
         └── UnsafeWeights   only readable by running code
@@ -64,6 +65,10 @@ class FileTooLarge(RepoUnavailable):
 
 class HubRateLimited(RepoUnavailable):
     """The Hub asked us to slow down for longer than we are ready to wait."""
+
+
+class RequestsSpent(CouldNotConclude):
+    """As many requests were sent as the user allows for one scan."""
 
 
 class HubUnreachable(CouldNotConclude):

@@ -68,6 +68,7 @@ class Hub:
         first_wait_seconds: float = 0.5,
         attempts: int = 6,
         governor: Governor | None = None,
+        most_requests: int | None = None,
     ) -> None:
         """Prepare a reader.
 
@@ -79,6 +80,7 @@ class Hub:
             first_wait_seconds: the first such pause; each further one doubles, up to sixteen times this.
             attempts: how often one read is tried.
             governor: shares a request quota with other readers; none when None.
+            most_requests: requests after which every further one raises ``RequestsSpent``; any number when None.
 
         Raises:
             BadReference: the endpoint is not an http or https URL.
@@ -90,7 +92,7 @@ class Hub:
             first_wait_seconds=first_wait_seconds,
             longest_wait_seconds=16 * first_wait_seconds,
         )
-        self._session = HubSession(endpoint, token, policy, governor)
+        self._session = HubSession(endpoint, token, policy, governor, most_requests)
         self._api = self._session.api
         self._lock = threading.Lock()
         self._infos: dict[RepoRef, ModelInfo] = {}

@@ -43,9 +43,16 @@ class HubSession:
     """One endpoint, one token, one set of limits and counters. Thread-safe."""
 
     def __init__(
-        self, endpoint: str | None, token: str | None, policy: ReadPolicy, governor: Governor | None = None
+        self,
+        endpoint: str | None,
+        token: str | None,
+        policy: ReadPolicy,
+        governor: Governor | None = None,
+        most_requests: int | None = None,
     ) -> None:
-        """Prepare a session; no request is made. ``governor`` shares a quota with other readers.
+        """Prepare a session; no request is made.
+
+        ``governor`` shares a quota with other readers; after ``most_requests`` every further one fails.
 
         Raises:
             BadReference: the endpoint is not an http or https URL.
@@ -57,7 +64,7 @@ class HubSession:
         if token is None and origin == _origin_or_none(constants.ENDPOINT):
             token = get_token()
         self.token: str | bool = token or False
-        self.traffic = Traffic()
+        self.traffic = Traffic(most_requests)
         self.scope = Scope(policy=policy, traffic=self.traffic, origin=origin, governor=governor)
         self.api = HfApi(endpoint=self.endpoint, token=self.token, library_name="hubaudit", library_version=_version())
         self._headers = _headers(self.token)

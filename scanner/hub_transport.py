@@ -26,6 +26,7 @@ import httpx2
 from huggingface_hub import constants, get_session, set_client_factory
 from huggingface_hub.utils._http import hf_request_event_hook
 
+from scanner.errors import RequestsSpent
 from scanner.patience import Patience, ReadPolicy
 from scanner.quota import Governor, allowance_of, bucket_of
 
@@ -52,15 +53,30 @@ _install_lock = threading.Lock()
 class Traffic:
     """What one reader has cost so far. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_requests: int | None = None) -> None:
+        """Begin at zero; ``most_requests`` may be sent, any number when None."""
         self._lock = threading.Lock()
+        self._most_requests = most_requests
         self.requests = 0
         self.bytes_received = 0
 
-    def add(self, *, requests: int = 0, received: int = 0) -> None:
-        """Count requests sent and body bytes received."""
+    def spend_request(self) -> None:
+        """Count one request that is about to be sent.
+
+        Raises:
+            RequestsSpent: as many as allowed have been sent.
+        """
         with self._lock:
-            self.requests += requests
+            if self._most_requests is not None and self.requests >= self._most_requests:
+                raise RequestsSpent(
+                    f"All {self._most_requests:,} requests that --max-requests allows were sent; allow more, or "
+                    "leave the option out, to read the rest."
+                )
+            self.requests += 1
+
+    def add(self, *, received: int = 0) -> None:
+        """Count body bytes received."""
+        with self._lock:
             self.bytes_received += received
 
 
@@ -219,7 +235,7 @@ def _count_and_guard(request: httpx2.Request) -> None:
     scope = _scope.get()
     if scope is None:
         return
-    scope.traffic.add(requests=1)
+    scope.traffic.spend_request()
     # httpx drops the token on redirects, but not on the `Link: rel="next"` URLs that the client library follows.
     if origin_of(request.url) != scope.origin:
         request.headers.pop("Authorization", None)

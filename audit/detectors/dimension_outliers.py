@@ -12,7 +12,7 @@ import numpy as np
 from audit.evidence import Detector, Evidence, Hit, Rule
 from audit.readings import Reading, Told, abstain, judge
 from audit.records import Measurement, SkipRecord
-from audit.siblings import Contrast, away_from_ends, contrasts, kinds, low_rank, moved
+from audit.siblings import Contrast, as_sampled, away_from_ends, contrasts, enough_rows, kinds, low_rank, moved
 from scanner.records import F64, TensorDrift
 
 SPREAD = Rule(
@@ -37,7 +37,7 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
     peak: list[Contrast] = []
     unit: list[Reading] = []
     for kin in kinds(matrices).values():
-        members = [t for t in kin if moved(t, floor_ratio=floor)]
+        members = [t for t in as_sampled(kin) if moved(t, floor_ratio=floor) and enough_rows(t, profile)]
         unit += away_from_ends(_unit_readings(members, least=least), kin)
         if low_rank(members, share=profile.value("siblings.low_rank_share")):
             continue
@@ -79,7 +79,7 @@ def _residual_reading(contrast: Contrast, name: str) -> Reading:
     return Reading(
         value=contrast.excess,
         tensor=contrast.tensor,
-        rows=tuple(row for row, _, _ in top),
+        rows=tuple(contrast.tensor.spec.row_at(row) for row, _, _ in top),
         columns=tuple(column for _, column, _ in top),
         context=(
             Measurement(name=name, value=contrast.value, unit="ratio"),
@@ -100,7 +100,7 @@ def _unit_readings(members: Sequence[TensorDrift], *, least: int) -> list[Readin
                 Reading(
                     value=contrast.excess,
                     tensor=contrast.tensor,
-                    rows=(index,) if axis == "rows" else (),
+                    rows=(contrast.tensor.spec.row_at(index),) if axis == "rows" else (),
                     columns=(index,) if axis == "columns" else (),
                     context=(
                         Measurement(

@@ -10,7 +10,17 @@ from collections.abc import Iterator, Sequence
 from audit.evidence import Detector, Evidence, Hit, Rule
 from audit.readings import Reading, Told, abstain, judge
 from audit.records import Measurement, SkipRecord
-from audit.siblings import Contrast, away_from_ends, contrasts, kinds, less_at_ends, low_rank, moved
+from audit.siblings import (
+    Contrast,
+    as_sampled,
+    away_from_ends,
+    contrasts,
+    enough_rows,
+    kinds,
+    less_at_ends,
+    low_rank,
+    moved,
+)
 from scanner.records import TensorDrift
 
 DEPTH = Rule(id="HA301", title="One layer's matrix changed far more than its siblings", severity="high")
@@ -35,6 +45,7 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
         members = [t for t in kin if moved(t, floor_ratio=floor)]
         sizes = contrasts([(t, t.relative_l2) for t in members], least=least)
         depth += less_at_ends(sizes, kin, allowance=profile.value("siblings.end_allowance"))
+        members = [t for t in as_sampled(members) if enough_rows(t, profile)]
         if not low_rank(members, share=profile.value("siblings.low_rank_share")):
             concentrated = [(t, _inverse_remainder(t)) for t in members]
             spectrum += away_from_ends(contrasts(concentrated, least=least), kin)
@@ -74,7 +85,7 @@ def _depth_reading(contrast: Contrast) -> Reading:
         value=contrast.excess,
         factor=contrast.value / contrast.expected,
         tensor=tensor,
-        rows=_top(tensor.spectrum.left_top if tensor.spectrum else ()),
+        rows=tuple(tensor.spec.row_at(i) for i in _top(tensor.spectrum.left_top if tensor.spectrum else ())),
         context=(
             Measurement(name="relative change", value=contrast.value, unit="ratio"),
             Measurement(name="expected from its siblings", value=contrast.expected, unit="ratio"),

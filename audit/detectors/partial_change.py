@@ -108,8 +108,8 @@ def _alone_hit(alone: tuple[TensorDrift, ...], compared: Sequence[TensorDrift], 
         evidence,
         explanation=(
             f"Of {len(compared)} tensors compared, {len(alone)} differ from the base ({_names(alone)}); the rest is "
-            f"{rest}, even in the same layers. {_shape_of(alone[0])}Fine-tuning moves many tensors at once; editing "
-            f"writes into a few."
+            f"{rest}{_as_read(compared)}, even in the same layers. {_shape_of(alone[0])}Fine-tuning moves many tensors "
+            f"at once; editing writes into a few."
         ),
         measurements=(
             Measurement(
@@ -191,6 +191,11 @@ def _list(layers: Layers) -> str:
         else:
             runs.append([layer])
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def _as_read(compared: Sequence[TensorDrift]) -> str:
+    """The restriction that a budgeted scan puts on every statement about what stayed as it was."""
+    return " in the rows that were read" if any(t.spec.sampled for t in compared) else ""
 
 
 def _share(tensor: TensorDrift) -> tuple[Measurement, ...]:

@@ -81,7 +81,7 @@ def _row_readings(coded: Iterable[tuple[TensorDrift, CodingDrift]], evidence: Ev
         yield Reading(
             value=float(logs[worst] - typical),
             tensor=tensor,
-            rows=(tensor.spec.rows[0] + worst,),
+            rows=(tensor.spec.row_at(worst),),
             context=(
                 Measurement(name="error energy over the expected", value=float(np.exp(logs[worst])), unit="ratio"),
                 Measurement(name="the same of the median row", value=float(np.exp(typical)), unit="ratio"),
@@ -159,7 +159,7 @@ def _stray(
     reading = Reading(
         value=0.0,
         tensor=tensor,
-        rows=tuple(tensor.spec.rows[0] + row for row in shown),
+        rows=tuple(tensor.spec.row_at(row) for row in shown),
         columns=(int(coding.row_peak_column[worst]),) if len(rows) == 1 else (),
     )
     return Hit(

@@ -59,8 +59,7 @@ def _reading(table: TensorDrift, drift: RowDrift, evidence: Evidence) -> Reading
     tail = tail_evidence(drift.z[np.isfinite(drift.z)])
     z = np.where(np.isfinite(drift.z), drift.z, -np.inf)
     named = [int(i) for i in np.argsort(-z)[: tail.count]]
-    first = table.spec.rows[0]
-    ids = tuple(first + i for i in named)
+    ids = tuple(table.spec.row_at(i) for i in named)
     typical = float(np.median(drift.drift[np.isfinite(drift.z)]))
     return Reading(
         value=tail.evidence,
@@ -114,7 +113,7 @@ def _few_rows(table: TensorDrift, drift: RowDrift, evidence: Evidence) -> Hit | 
     if not 0 < len(changed) <= most:
         return None
     identical = int((table.row_delta_sq == 0).sum()) == len(table.row_delta_sq) - len(changed)
-    ids = tuple(int(i) + table.spec.rows[0] for i in changed[np.argsort(-drift.drift[changed])])
+    ids = tuple(table.spec.row_at(int(i)) for i in changed[np.argsort(-drift.drift[changed])])
     ordinary = [i for i in ids if not _reserved(i, evidence)]
     reading = Reading(
         value=float(len(changed)),
@@ -129,7 +128,7 @@ def _few_rows(table: TensorDrift, drift: RowDrift, evidence: Evidence) -> Hit | 
         confidence="exact",
         title=FEW_ROWS.title,
         explanation=(
-            f"{len(ids)} of {len(table.row_delta_sq)} rows of {table.spec.name} were changed, and all others are "
+            f"{len(ids)} of {_rows_of(table)} were changed, and all others are "
             f"{'bit-identical' if identical else 'moved alike and far less, as by rounding'}. Ordinary training "
             f"moves the row of every token it meets.{kind}"
         ),
@@ -151,6 +150,16 @@ def _few_rows(table: TensorDrift, drift: RowDrift, evidence: Evidence) -> Hit | 
         rule_id=FEW_ROWS.id,
         score=profile.value(f"{FEW_ROWS.id}.score") if ordinary else 0.0,
         finding=finding,
+    )
+
+
+def _rows_of(table: TensorDrift) -> str:
+    """The rows that were compared, in words."""
+    rows = len(table.row_delta_sq)
+    return (
+        f"the {rows} rows that were read of {table.spec.name}"
+        if table.spec.sampled
+        else f"{rows} rows of {table.spec.name}"
     )
 
 

@@ -12,6 +12,7 @@ from typing import Final
 from scanner.drift.kernels import STRIP_ROWS
 from scanner.drift.moments import MAX_COLUMNS
 from scanner.drift.pair import Depth, PairMeasurement
+from scanner.drift.stored import DriftStore
 from scanner.drift.workers import Workers, usable_cores
 from scanner.errors import CorruptWeights, CouldNotConclude, FileNotFound
 from scanner.records import Alignment, Coverage, DriftFacts, PairSpec, Rows, Skip, TensorDrift
@@ -38,6 +39,7 @@ def measure(
     block_bytes: int = BLOCK_BYTES,
     threads: int | None = None,
     seed: int = 0,
+    store: DriftStore | None = None,
 ) -> DriftFacts:
     """Measure the drift of every aligned pair.
 
@@ -53,26 +55,33 @@ def measure(
         block_bytes: aim per block and side; a block holds at least one row of up to ``MAX_COLUMNS`` elements.
         threads: at most this many; the usable cores, at most eight, when None.
         seed: of the sketch behind the spectrum of large tensors.
+        store: takes every finished tensor, and gives those that an interrupted scan had finished; they are not read
+            again, and count as read.
 
     Returns:
         One ``TensorDrift`` per pair that was read, in the order of the alignment, and the coverage, whose skips
         join those of the alignment, of both sources and of the reading.
     """
+    known = {pair.name: found for pair in alignment.pairs if store and (found := store.load(pair, depth, seed))}
     with Workers(threads or usable_cores()) as workers:
         walk = _Walk(
             sources=(("base", base), ("candidate", candidate)),
             begin=lambda spec: PairMeasurement(spec, workers, depth=depth, seed=seed),
             progress=progress or (lambda _done, _total: None),
+            finished=(lambda drift: store.keep(drift, depth, seed)) if store else (lambda _drift: None),
         )
-        walk.over([step for pair in alignment.pairs for step in _steps(pair, block_bytes)])
+        walk.over([step for pair in alignment.pairs if pair.name not in known for step in _steps(pair, block_bytes)])
+    fresh = {tensor.spec.name: tensor for tensor in walk.tensors}
+    tensors = tuple(t for pair in alignment.pairs if (t := known.get(pair.name) or fresh.get(pair.name)))
+    restored = sum(step.bytes for pair in alignment.pairs if pair.name in known for step in _steps(pair, block_bytes))
     empty = (Skip(what=pair.name, why="It has no elements to compare.") for pair in alignment.pairs if _is_empty(pair))
     skips = (*alignment.skips, *base.skips, *candidate.skips, *empty, *walk.skips)
     return DriftFacts(
-        tensors=tuple(walk.tensors),
+        tensors=tensors,
         coverage=Coverage(
-            parameters_compared=sum(tensor.count for tensor in walk.tensors),
+            parameters_compared=sum(tensor.count for tensor in tensors),
             parameters_total=alignment.parameters_total,
-            bytes_read=base.bytes_read + candidate.bytes_read,
+            bytes_read=base.bytes_read + candidate.bytes_read + restored,
             bytes_total=base.bytes_total + candidate.bytes_total,
             skipped=tuple(dict.fromkeys(skips)),
         ),
@@ -129,6 +138,7 @@ class _Walk:
     sources: tuple[tuple[str, WeightSource], ...]
     begin: Callable[[PairSpec], PairMeasurement]
     progress: Callable[[int, int], None]
+    finished: Callable[[TensorDrift], None]
     tensors: list[TensorDrift] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     done_bytes: int = 0
@@ -168,6 +178,7 @@ class _Walk:
                 raise _BlockFailed(step, "pair", error) from error
             if step.last:
                 self.tensors.append(measurement.finish())
+                self.finished(self.tensors[-1])
                 measurement = None
             self.done_bytes += step.bytes
             self.progress(self.done_bytes, self.total_bytes)

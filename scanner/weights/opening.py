@@ -6,16 +6,18 @@ from scanner.records import RepoFacts
 from scanner.weights.gguf_files import SUFFIX as GGUF_SUFFIX
 from scanner.weights.layout import Layout, find_layout
 from scanner.weights.quantised import dequantised
+from scanner.weights.ranges import GAP_BYTES
 from scanner.weights.safetensors import LocalSafetensors, RemoteSafetensors
 from scanner.weights.source import WeightSource
 
 
-def open_source(facts: RepoFacts, hub: Hub | None) -> WeightSource:
+def open_source(facts: RepoFacts, hub: Hub | None, *, gap_bytes: int = GAP_BYTES) -> WeightSource:
     """Choose the weight files and read their headers; no tensor is read yet.
 
     Args:
         facts: of the pinned repository or the folder; its listing decides which files there are.
         hub: the reader; may be None for folders.
+        gap_bytes: unwanted bytes between two remote ranges that are worth one request less.
 
     Raises:
         NothingToCompare: there are no weights.
@@ -29,7 +31,9 @@ def open_source(facts: RepoFacts, hub: Hub | None) -> WeightSource:
     if hub is None:
         raise ValueError(f"{facts.ref} lies on the Hub and cannot be read without a Hub")
     layout = find_layout(facts, lambda path, limit: hub.read_bytes(facts.ref, path, limit_bytes=limit))
-    return _open_gguf(facts, layout, hub) or dequantised(RemoteSafetensors(facts.ref, layout, hub), facts.config)
+    return _open_gguf(facts, layout, hub) or dequantised(
+        RemoteSafetensors(facts.ref, layout, hub, gap_bytes=gap_bytes), facts.config
+    )
 
 
 def _open_gguf(facts: RepoFacts, layout: Layout, hub: Hub | None) -> WeightSource | None:

@@ -22,7 +22,7 @@ from scanner.weights.layout import Layout
 from scanner.weights.mapping import MappedFile, file_size, open_weights, unreadable
 from scanner.weights.panels import Panel, locate_panel, view_values
 from scanner.weights.pickle_names import is_pickled
-from scanner.weights.ranges import ByteRange, RangeReader
+from scanner.weights.ranges import GAP_BYTES, ByteRange, RangeReader
 from scanner.weights.shards import collect_headers, join_tables
 from scanner.weights.source import Block, BlockRequest
 from scanner.window import Read
@@ -114,13 +114,14 @@ class RemoteSafetensors:
 
     remote: Final = True
 
-    def __init__(self, ref: RepoRef, layout: Layout, hub: Hub) -> None:
+    def __init__(self, ref: RepoRef, layout: Layout, hub: Hub, *, gap_bytes: int = GAP_BYTES) -> None:
         """Read all headers, several files at a time.
 
         Args:
             ref: the repository at a commit.
             layout: which of its files to read.
             hub: the reader.
+            gap_bytes: unwanted bytes between two ranges that are worth one request less.
 
         Raises:
             CorruptWeights: a header lies.
@@ -129,6 +130,7 @@ class RemoteSafetensors:
         self.ref = ref
         self.bytes_read = 0
         self._hub = hub
+        self._gap_bytes = gap_bytes
         self._readers: list[RangeReader] = []
         self._finished_requests = 0
         table, skips = join_tables(collect_headers(self._read_headers(layout.files)), layout.shard_of)
@@ -182,7 +184,7 @@ class RemoteSafetensors:
                 yield ByteRange(file=panel.file, start=panel.start, end=panel.end)
 
     def _fetch(self, ranges: Iterable[ByteRange]) -> Generator[memoryview]:
-        reader = RangeReader(self._hub, self.ref)
+        reader = RangeReader(self._hub, self.ref, gap_bytes=self._gap_bytes)
         self._readers.append(reader)
         try:
             yield from reader.read(ranges)

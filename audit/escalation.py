@@ -1,0 +1,30 @@
+"""Says which sampled tensors look unusual enough to be read further."""
+
+from dataclasses import replace
+
+from audit.evidence import Evidence
+from audit.run import run_detectors
+from audit.thresholds import Profile
+
+
+def unusual_tensors(evidence: Evidence) -> tuple[str, ...]:
+    """Names of the sampled tensors that come near a threshold, the most telling first.
+
+    Every rule that compares with a review threshold does so at ``triage.escalate_share`` of it, since a sample is
+    noisier than the whole.
+    """
+    if evidence.drift is None:
+        return ()
+    sampled = {t.spec.name for t in evidence.drift.tensors if t.spec.sampled}
+    hits = run_detectors(replace(evidence, profile=_watchful(evidence.profile))).hits
+    ranked = sorted((hit for hit in hits if hit.finding is not None), key=lambda hit: -hit.score)
+    names = (place.tensor for hit in ranked if hit.finding for place in hit.finding.locations)
+    return tuple(dict.fromkeys(name for name in names if name in sampled))
+
+
+def _watchful(profile: Profile) -> Profile:
+    share = profile.value("triage.escalate_share")
+    return replace(
+        profile,
+        values={name: value * share if name.endswith(".review") else value for name, value in profile.values.items()},
+    )
