@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.publishing.consent import card_opts_out, is_own
-from pipelines.publishing.errors import OptedOut
+from pipelines.publishing.errors import OptedOut, ReplyLost
 from pipelines.publishing.hub_writer import HubWriter
 from pipelines.purify.patch import PATCH_FILE, read_patch
 from pipelines.purify.writer import LOG_FILE
@@ -95,19 +95,24 @@ class ModelPusher(HubWriter):
         Raises:
             RepositoryChanged, PublishRefused, ReplyLost: as in ``hub_writer``.
         """
-        with self._writing(plan.repo_id), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of cards without metadata, which are not ours
-            if plan.parent is None:
-                self._api.create_repo(plan.repo_id, private=True)
-            done = self._api.upload_folder(
-                repo_id=plan.repo_id,
-                folder_path=plan.folder,
-                allow_patterns=[_literal(path) for path in plan.files],
-                commit_message=TITLE,
-                commit_description=plan.body,
-                create_pr=plan.parent is not None,
-                parent_commit=plan.parent,
-            )
+        try:
+            with self._writing(plan.repo_id), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of cards without metadata, which are not ours
+                if plan.parent is None:
+                    self._api.create_repo(plan.repo_id, private=True)
+                done = self._api.upload_folder(
+                    repo_id=plan.repo_id,
+                    folder_path=plan.folder,
+                    allow_patterns=[_literal(path) for path in plan.files],
+                    commit_message=TITLE,
+                    commit_description=plan.body,
+                    create_pr=plan.parent is not None,
+                    parent_commit=plan.parent,
+                )
+        except RuntimeError as error:  # how the client reports a large file that did not arrive
+            raise ReplyLost(
+                f"{plan.repo_id} did not receive every file ({error}); look at it, then try again."
+            ) from error
         return f"opened {done.pr_url}" if plan.parent is not None else f"pushed to {self.endpoint}/{plan.repo_id}"
 
     def _head_or_none(self, repo_id: str) -> str | None:
