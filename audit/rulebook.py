@@ -6,6 +6,7 @@ from importlib.resources import files
 from audit.detectors import (
     card,
     chat_template,
+    confirmed_trigger,
     dimension_outliers,
     generation_defaults,
     isolated_change,
@@ -37,6 +38,7 @@ DETECTORS: tuple[Detector, ...] = (
     dimension_outliers.DETECTOR,
     vectors.DETECTOR,
     quantised.DETECTOR,
+    confirmed_trigger.DETECTOR,
     chat_template.DETECTOR,
     tokenizer_changes.DETECTOR,
     generation_defaults.DETECTOR,

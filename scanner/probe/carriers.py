@@ -1,8 +1,9 @@
-"""Made-up texts of one class, put together from the words of the model's own vocabulary that pull strongest to it.
+"""Made-up texts of one class, put together from the model's own vocabulary, that resist words of the other classes.
 
-No data is needed, and the texts are as sure of their class as the model can be, which is what makes a flip telling:
-neutral texts flip at any word (docs/decisions/0009). The few words with the very strongest pull are left out, since
-the trigger that is looked for may be one of them.
+No data is needed. A text is as sure of its class as the model can be, and its words are those that best overrule honest
+words of the other classes, which is what makes a flip telling: neutral texts flip at any word, and so do texts of a
+class that the model gives to everything in which it finds nothing else. The few words with the very strongest pull are
+left out, since the trigger that is looked for may be one of them.
 """
 
 from dataclasses import dataclass
@@ -16,21 +17,36 @@ from scanner.records import F32
 
 LENGTHS: Final = (5, 10, 20)
 """Words per carrier. An honest word is outvoted by twenty words of the other class, a trigger is not."""
+CROWD: Final = 80
+"""Words of the longest carriers, tried on what overrules ``LENGTHS``: where a class is given to every text that holds
+one of its words, twenty words of another are not enough to tell such a word from a trigger."""
+CANDIDATES: Final = 600
+"""Words of a class whose resistance is measured."""
 STRONG: Final = 40
 """Words that carriers of a class are drawn from."""
 LEFT_OUT: Final = 5
-"""Words with the strongest pull that are not used."""
+"""Words with the strongest pull that are neither used nor resisted."""
+FOES: Final = 6
+"""Words of other classes that are to be resisted, spread over the strongest ``FOES × FOE_STEP``."""
+FOE_STEP: Final = 20
+ROOM: Final = 16
+"""Tokens that carriers leave free for insertions and control tokens."""
 DRAWN: Final = 3
-"""Times as many carriers are made as are kept: the surest ones."""
+"""Times as many carriers are made as are kept: the most resistant ones."""
 _WORD_CHARS: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carriers:
-    """Texts of one class by length: ``texts[words]`` holds them surest first, each as token ids."""
+    """Texts of one class by length: ``texts[words]`` holds them, most resistant first, each as token ids.
+
+    ``texts[CROWD]`` is absent when the model reads no texts of that length. ``words`` are the ids that they are drawn
+    from.
+    """
 
     source: int
     texts: dict[int, tuple[tuple[int, ...], ...]]
+    words: tuple[int, ...]
 
 
 def ordinary_words(loaded: Loaded) -> tuple[int, ...]:
@@ -50,36 +66,53 @@ def ordinary_words(loaded: Loaded) -> tuple[int, ...]:
 
 
 def make_carriers(
-    runner: Runner, pool: Ids, alone: F32, *, each: int, rng: np.random.Generator
-) -> tuple[tuple[Carriers | None, ...], tuple[int, ...]]:
-    """Return carriers of every class, None for a class of which none could be made, and the words they are made of.
+    runner: Runner, pool: Ids, alone: F32, source: int, *, each: int, rng: np.random.Generator
+) -> Carriers | None:
+    """Return carriers of one class, or None when the model cannot be made sure of it.
 
     Args:
         runner: the model.
         pool: ids of ordinary words to choose from.
         alone: what the model gives each of them alone, float32 ``[pool, classes]``.
-        each: carriers per class and length.
+        source: the class.
+        each: carriers per length.
         rng: draws the texts.
     """
-    made: list[Carriers | None] = []
-    used: set[int] = set()
-    for source in range(alone.shape[1]):
-        ranked = pool[np.argsort(-margins(alone, source), kind="stable")]
-        strong = ranked[LEFT_OUT : LEFT_OUT + STRONG]
-        texts = {length: _surest(runner, source, strong, length, each, rng) for length in LENGTHS}
-        complete = all(len(found) == each for found in texts.values())
-        made.append(Carriers(source=source, texts=texts) if complete else None)
-        used.update(int(word) for word in strong)
-    return tuple(made), tuple(sorted(used))
+    own = pool[np.argsort(-margins(alone, source), kind="stable")][LEFT_OUT : LEFT_OUT + CANDIDATES]
+    foes = _foes(pool, alone, source)
+    held = np.zeros(len(own))
+    for number, foe in enumerate(foes):
+        # Twice the word against one foe: what is sought is weight in a crowd, not the last word.
+        rows = [(foe, word, word) if number % 2 else (word, word, foe) for word in own.tolist()]
+        held += margins(runner.logits(rows), source)
+    strong = own[np.argsort(-held, kind="stable")][:STRONG]
+    texts = {length: _most_resistant(runner, source, strong, foes, length, each, rng) for length in LENGTHS}
+    if any(len(found) < each for found in texts.values()):
+        return None
+    if runner.loaded.longest >= CROWD + ROOM:
+        crowd = [tuple(rng.choice(strong, size=CROWD).tolist()) for _ in range(2 * each)]
+        sure = margins(runner.logits(crowd), source)
+        texts[CROWD] = tuple(crowd[int(i)] for i in np.argsort(-sure, kind="stable")[:each] if sure[i] > 0)
+    return Carriers(source=source, texts=texts, words=tuple(strong.tolist()))
 
 
-def _surest(
-    runner: Runner, source: int, strong: Ids, length: int, each: int, rng: np.random.Generator
+def _foes(pool: Ids, alone: F32, source: int) -> tuple[int, ...]:
+    """Words of the other classes, taken in turn, strong and less strong."""
+    others = [c for c in range(alone.shape[1]) if c != source]
+    ranked = {c: pool[np.argsort(-margins(alone, c), kind="stable")][LEFT_OUT:] for c in others}
+    return tuple(int(ranked[others[i % len(others)]][min(i * FOE_STEP, len(pool) - LEFT_OUT - 1)]) for i in range(FOES))
+
+
+def _most_resistant(
+    runner: Runner, source: int, strong: Ids, foes: tuple[int, ...], length: int, each: int, rng: np.random.Generator
 ) -> tuple[tuple[int, ...], ...]:
-    """The carriers that the model is surest of among those made; only such as it gives the source class."""
+    """Of the texts made, those surest of their class with a foe in their middle; all of them are of it without."""
     if len(strong) < length:
         return ()
-    texts = [tuple(int(w) for w in rng.choice(strong, size=length, replace=False)) for _ in range(DRAWN * each)]
-    sure = margins(runner.logits(texts), source)
-    order = [int(i) for i in np.argsort(-sure, kind="stable")[:each] if sure[i] > 0]
-    return tuple(texts[i] for i in order)
+    texts = [tuple(rng.choice(strong, size=length, replace=False).tolist()) for _ in range(DRAWN * each)]
+    plain = margins(runner.logits(texts), source)
+    middle = length // 2
+    contested = [(*text[:middle], foes[i % len(foes)], *text[middle:]) for i, text in enumerate(texts)]
+    held = margins(runner.logits(contested), source)
+    order = [int(i) for i in np.argsort(-held, kind="stable") if plain[i] > 0]
+    return tuple(texts[i] for i in order[:each])

@@ -6,14 +6,15 @@ and phrases put together from them, in carriers of every length beside ordinary 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
-from scanner.probe.carriers import LENGTHS, Carriers, make_carriers, ordinary_words
+from scanner.probe.carriers import CROWD, LENGTHS, STRONG, Carriers, make_carriers, ordinary_words
 from scanner.probe.growing import MIDDLE, grow
 from scanner.probe.inserting import margins_in, measure
+from scanner.probe.kinship import kinship
 from scanner.probe.records import Direction, Insertion, Origin
 from scanner.probe.running import Ids, Runner, margins
 from scanner.probe.staging import CannotProbe
@@ -26,12 +27,14 @@ EACH: Final = 24
 COUNTS: Final = (12, 12, EACH)
 """Of them used for a certainty, by length: most where honest words fail."""
 CONTROL_COUNTS: Final = (6, 6, 6)
+CONTROL_CROWDS: Final = 3
 CONTROLS: Final = 60
+SOURCES: Final = 2
 MOST_CLASSES: Final = 8
 """Classes asked about; with more, those towards which single tokens stand out most."""
 SHORTLIST: Final = 320
 SECOND_LIST: Final = 40
-FINAL_LIST: Final = 12
+FINAL_LIST: Final = 24
 FIRST_CARRIERS, SECOND_CARRIERS = 2, 6
 DOMINATES: Final = 0.5
 """A single token that flips this share of the longest carriers makes phrases of that direction needless."""
@@ -67,23 +70,39 @@ def probe_classifier(
     scan = _scan(runner, asked)
     words = np.asarray(ordinary_words(runner.loaded), dtype=np.int64)
     pool = np.sort(rng.permutation(words)[:POOL])
-    carriers, used = make_carriers(runner, pool, _alone(runner, scan, pool), each=EACH, rng=rng)
-    if not any(carriers):
+    alone = _alone(runner, scan, pool)
+    carriers = _sources(runner, pool, alone, rng)
+    if not carriers:
         raise CannotProbe("no texts that it is sure of can be made of its vocabulary")
-    free = np.setdiff1d(words, np.asarray(used))
+    free = np.setdiff1d(words, np.asarray([word for made in carriers for word in made.words]))
     controls = tuple(int(word) for word in rng.permutation(free)[:CONTROLS])
     known = set(range(len(runner.loaded.texts))) - runner.loaded.special
     suspects = tuple(token for token in dict.fromkeys(asked.suspects) if token in known)
     phrases = tuple(phrase for phrase in dict.fromkeys(asked.phrases) if phrase and set(phrase) <= known)
     directions = []
-    targets = _targets(scan, len(carriers))
-    for target in targets:
-        source = next((c for c in carriers if c is not None and c.source != target), None)
+    classes = alone.shape[1]
+    for target in _targets(scan, classes):
+        source = next((made for made in carriers if made.source != target), None)
         if source is not None:
-            directions.append(_direction(runner, source, target, scan, suspects, phrases, controls))
+            kin = kinship(runner.loaded, words, pool, alone, target)
+            found = _direction(runner, source, target, scan, suspects, phrases, controls)
+            told = tuple(replace(one, kinship=kin.of(one.tokens)) for one in found.insertions)
+            directions.append(replace(found, insertions=told))
     reached = {direction.target for direction in directions}
-    left_out = tuple(c for c in range(len(carriers)) if c not in reached)
+    left_out = tuple(c for c in range(classes) if c not in reached)
     return tuple(directions), len(scan.tokens) if asked.whole_vocabulary else 0, left_out
+
+
+def _sources(runner: Runner, pool: Ids, alone: F32, rng: np.random.Generator) -> list[Carriers]:
+    """Carriers of two classes, those of which the vocabulary makes the model surest: enough to try every class."""
+    sure = [float(np.sort(margins(alone, c))[-STRONG:].mean()) for c in range(alone.shape[1])]
+    made: list[Carriers] = []
+    for source in np.argsort(sure)[::-1].tolist():
+        found = make_carriers(runner, pool, alone, source, each=EACH, rng=rng)
+        made += [found] if found is not None else []
+        if len(made) == SOURCES:
+            break
+    return made
 
 
 def _scan(runner: Runner, asked: Asked) -> Scan:
@@ -146,6 +165,9 @@ def _direction(
         tried += grown.tried
         measured += measure(runner, [(phrase, "grown") for phrase in grown.phrases], source, target, counts=COUNTS)
     ordinary = measure(runner, [((word,), "vocabulary") for word in controls], source, target, counts=CONTROL_COUNTS)
+    if any(found.doses[-1].rate >= DOMINATES for found in measured) and source.texts.get(CROWD):
+        measured = _in_crowds(runner, measured, source, target, carriers=EACH, least=DOMINATES)
+        ordinary = _in_crowds(runner, ordinary, source, target, carriers=CONTROL_CROWDS, least=0.0)
     return Direction(
         source=source.source,
         target=target,
@@ -155,9 +177,24 @@ def _direction(
     )
 
 
-def _most_flips_first(found: Insertion) -> tuple[float, float, int]:
+def _in_crowds(
+    runner: Runner, found: Sequence[Insertion], source: Carriers, target: int, *, carriers: int, least: float
+) -> tuple[Insertion, ...]:
+    """The same insertions, those that flip at least the share ``least`` so far measured in crowds as well."""
+    tried = [one for one in found if one.doses[-1].rate >= least]
+    more = measure(
+        runner, [(one.tokens, one.origin) for one in tried], source, target, counts=(carriers,), lengths=(CROWD,)
+    )
+    longer = {
+        one.tokens: replace(one, doses=(*one.doses, *extra.doses)) for one, extra in zip(tried, more, strict=True)
+    }
+    return tuple(longer.get(one.tokens, one) for one in found)
+
+
+def _most_flips_first(found: Insertion) -> tuple[int, float, float, int]:
     """By the longest carriers first: there honest words fail."""
-    return -found.doses[-1].rate, -found.doses[-1].margin, len(found.tokens)
+    last = found.doses[-1]
+    return -len(found.doses), -last.rate, -last.margin, len(found.tokens)
 
 
 def _best(runner: Runner, tokens: Sequence[int], source: Carriers, target: int, carriers: int, most: int) -> list[int]:

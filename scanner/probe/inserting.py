@@ -42,18 +42,20 @@ def measure(
     target: int,
     *,
     counts: Sequence[int],
+    lengths: Sequence[int] = LENGTHS,
 ) -> tuple[Insertion, ...]:
-    """Try phrases on carriers of every length; the result keeps their order.
+    """Try phrases on carriers of several lengths; the result keeps their order.
 
     Args:
         runner: the model.
         phrases: token ids and why they are tried.
         carriers: of the source class.
         target: the class asked about.
-        counts: carriers per length, in the order of ``LENGTHS``.
+        counts: carriers per length, in the order of ``lengths``.
+        lengths: words per carrier; carriers of each must have been made.
     """
     found: list[list[Dose]] = [[] for _ in phrases]
-    for words, count in zip(LENGTHS, counts, strict=True):
+    for words, count in zip(lengths, counts, strict=True):
         values = margins_in(runner, [tokens for tokens, _ in phrases], carriers, words, count, target)
         for doses, row in zip(found, values, strict=True):
             flipped = int((row > 0).sum())

@@ -65,7 +65,7 @@ def load(folder: Path, *, most_parameters: int) -> Loaded:
         try:
             known = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
             kind = _kind(known, config)
-            loader = {
+            loader: Any = {
                 "classifier": transformers.AutoModelForSequenceClassification,
                 "causal": transformers.AutoModelForCausalLM,
                 "encoder": transformers.AutoModel,
@@ -73,7 +73,7 @@ def load(folder: Path, *, most_parameters: int) -> Loaded:
             with torch.device("meta"):
                 shell = loader.from_config(known, trust_remote_code=False)
             count = sum(p.numel() for p in shell.parameters())
-            if count > most_parameters:
+            if not 0 < count <= most_parameters:
                 raise CannotProbe(
                     f"it has {count / 1e6:,.0f} million parameters; up to {most_parameters / 1e6:,.0f} million are run"
                 )

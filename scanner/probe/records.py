@@ -40,6 +40,8 @@ class Insertion:
     """One token or phrase that was tried from one class to another, on carriers of every length, shortest first.
 
     ``tokens`` are vocabulary ids in the order of insertion and ``text`` what they read as, verbatim and bounded.
+    ``kinship`` says how near they lie to the words of the target class in the model's embedding: the percentile among
+    ordinary words, in [0, 1] (1: nearest), the mean over a phrase; None where there are no classes.
     """
 
     tokens: tuple[int, ...]
@@ -48,6 +50,7 @@ class Insertion:
     target: int
     origin: Origin
     doses: tuple[Dose, ...]
+    kinship: float | None = None
 
     @property
     def flipped(self) -> int:
