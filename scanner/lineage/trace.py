@@ -6,10 +6,14 @@ from scanner.errors import CouldNotConclude
 from scanner.lineage.by_content import content_skip, follow_layers, pair_by_content
 from scanner.lineage.descent import check_descent
 from scanner.lineage.permuted import check_permutation
+from scanner.lineage.straightened import straighten
 from scanner.records import Alignment, Check, LineageStatus, Measured, Relation, Skip
 from scanner.weights.source import WeightSource
 
 PERMUTED = "the hidden units stand in another order than the base's, so the values are not compared"
+STRAIGHTENED = "the candidate has them in another order than the base; they are compared in the candidate's"
+MAX_LEFT = 20
+"""Tensors of blocks without an order that are named one by one."""
 IN_PLACE_SHARE = 0.5
 """Share of units at their own places from which the layer counts as not permuted."""
 _PARTLY = "The hidden units are found in the base, but an order of them does not explain what differs."
@@ -18,12 +22,16 @@ _PERMUTED_ROLES = frozenset({"mlp_in", "mlp_gate", "mlp_out", "bias"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traced:
-    """What the weights say, and the alignment to compare them by."""
+    """What the weights say, and the alignment to compare them by.
+
+    ``base`` takes the place of the base's source where the order of its hidden units had to be followed.
+    """
 
     status: LineageStatus
     relation: Relation
     checks: tuple[Check, ...]
     alignment: Alignment
+    base: WeightSource | None = None
 
 
 def trace(
@@ -114,6 +122,8 @@ def _by_permutation(
     stays = not moved and check_descent(rest, base, candidate, seed=seed)[0] == "verified"
     if not moved and (numbers["units_in_place"] > IN_PLACE_SHARE or not stays):
         return replace(traced, checks=(*traced.checks, replace(check, outcome="failed", note=_PARTLY)))
+    if not moved and (straight := _straightened(traced, check, base, candidate, seed, declared)):
+        return straight
     skip = Skip(what="all tensors" if moved else "feed-forward tensors and biases", why=PERMUTED)
     return Traced(
         status="verified",
@@ -121,3 +131,29 @@ def _by_permutation(
         checks=checks,
         alignment=replace(rest, pairs=() if moved else kept, skips=(*rest.skips, skip)),
     )
+
+
+def _straightened(
+    traced: Traced, check: Check, base: WeightSource, candidate: WeightSource, seed: int, declared: Relation | None
+) -> Traced | None:
+    """Compare the feed-forward blocks in the candidate's order of units; None when no block's order is found."""
+    try:
+        found = straighten(traced.alignment, base, candidate, seed=seed)
+    except CouldNotConclude:
+        return None
+    if not found.layers:
+        return None
+    left = {pair.name for pair in found.left}
+    skips = tuple(Skip(what=name, why=PERMUTED) for name in sorted(left)[:MAX_LEFT])
+    if len(left) > MAX_LEFT:
+        skips = (*skips, Skip(what=f"and {len(left) - MAX_LEFT:,} more", why=PERMUTED))
+    note = Skip(what=f"feed-forward units of {found.layers} blocks", why=STRAIGHTENED)
+    alignment = replace(
+        traced.alignment,
+        pairs=tuple(pair for pair in found.pairs if pair.name not in left),
+        skips=(*traced.alignment.skips, note, *skips),
+    )
+    status, relation, checks = check_descent(alignment, found.base, candidate, seed=seed, declared=declared)
+    if status != "verified":
+        return None
+    return Traced(status=status, relation=relation, checks=(*checks, check), alignment=alignment, base=found.base)
