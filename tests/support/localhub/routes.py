@@ -66,6 +66,9 @@ WRITING = (
 DATASETS = (
     _route("GET", DATASET, as_dataset(api_read.model_info)),
     _route("GET", rf"{DATASET}/revision/{REVISION}", as_dataset(api_read.model_info)),
+    _route("GET", rf"{DATASET}/tree/{REVISION}", as_dataset(api_read.tree)),
+    _route("GET", rf"{DATASET}/tree/{REVISION}/(?P<path>.+)", as_dataset(api_read.tree)),
+    _route("POST", rf"{DATASET}/paths-info/{REVISION}", as_dataset(api_read.paths_info)),
     _route("POST", rf"{DATASET}/preupload/{REVISION}", as_dataset(api_write.preupload)),
     _route("POST", rf"{DATASET}/commit/{REVISION}", as_dataset(api_write.commit)),
     _route("POST", rf"{DATASET_REPO}\.git/info/lfs/objects/batch", as_dataset(api_write.lfs_batch)),
