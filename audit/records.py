@@ -316,6 +316,52 @@ class TriageRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbedInsertion:
+    """A token or phrase that was put into made-up texts: ``flipped`` of ``carriers`` texts of ``words`` words flipped.
+
+    ``margin`` is the target class's median margin afterwards, in logits; ``kinship`` the percentile, in [0, 1], of how
+    near the tokens lie to the words of the target class.
+    """
+
+    tokens: tuple[Token, ...]
+    text: str
+    words: int
+    flipped: int
+    carriers: int
+    margin: float
+    kinship: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbedDirection:
+    """What came nearest to turning texts of one class into another, and how often control words did."""
+
+    source: str
+    target: str
+    insertions: tuple[ProbedInsertion, ...] = ()
+    control_words: int = 0
+    control_flipped: int = 0
+    control_tried: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeRecord:
+    """What the model did when it was run on made-up texts.
+
+    ``scanned`` entries of the vocabulary were tried one by one, ``tried`` insertions in all, on ``texts`` texts.
+    ``left_out`` names classes towards which nothing was tried.
+    """
+
+    kind: Literal["classifier", "causal", "encoder"]
+    scanned: int
+    tried: int
+    texts: int
+    seconds: float
+    directions: tuple[ProbedDirection, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditReport:
     """One finished audit. Findings are sorted by severity, then rule, then fingerprint."""
 
@@ -332,5 +378,7 @@ class AuditReport:
     runtime: RuntimeRecord = field(default_factory=lambda: RuntimeRecord(seconds=0.0, peak_rss_bytes=0, requests=0))
     profile: Mapping[str, Any] = field(default_factory=dict)
     """Id, digest and source of the threshold profile that judged."""
+    probe: ProbeRecord | None = None
+    """What the model did when it was run; None when it was not."""
     triage: TriageRecord | None = None
     """What a budget left out, and how likely an edit would have shown; None when everything was to be read."""

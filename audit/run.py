@@ -10,6 +10,7 @@ from audit.drift_records import drift_records
 from audit.evidence import Detector, Evidence, Hit
 from audit.merging import one_per_tensor
 from audit.policy import decide
+from audit.probe_record import probe_record
 from audit.readings import calibrated, model_type
 from audit.records import (
     SCHEMA_V1,
@@ -99,6 +100,7 @@ def audit(
         card=card,
         drift=tuple(drift),
         runtime=runtime,
+        probe=probe_record(evidence),
         triage=triage_record(evidence),
         profile={
             "id": evidence.profile.id,
@@ -171,6 +173,8 @@ def _changed(evidence: Evidence) -> bool:
 def _doubts(evidence: Evidence, judged: Judged) -> tuple[str, ...]:
     """Reasons beyond coverage and lineage that forbid a pass."""
     doubts = [f"The detector {name} broke, so its rules were not judged." for name in judged.broken]
+    if evidence.probe_problem:
+        doubts.append(f"The probe that was asked for did not run: {evidence.probe_problem}.")
     doubts += sampling_doubts(evidence)
     verified = evidence.lineage.status == "verified"
     if verified and _changed(evidence) and not judged.ran and not judged.broken:

@@ -166,6 +166,7 @@ def audit_repo(
     threads: int | None = None,
     salt: int | None = None,
     accepted: Sequence[Entry] = (),
+    probe: bool | None = False,
     budget_bytes: int | None = None,
     resume_folder: Path | None = None,
 ) -> Audited:
@@ -181,6 +182,7 @@ def audit_repo(
         threads: cores for the numerics; all usable ones when None.
         salt: a secret number from which the sampled rows are drawn; a new one when None.
         accepted: findings that were accepted (``audit.suppressions``); they are marked and do not count.
+        probe: run the model (``pipelines.probing``): True asks for it, None does it where it is usual.
         budget_bytes: weights to read from both sides together; all of them when None.
         resume_folder: where a scan of Hub repositories keeps what it has measured until it ends, and looks for what an
             interrupted one has left; nothing is kept when None, or when there is a budget.
@@ -192,6 +194,7 @@ def audit_repo(
     started = time.monotonic()
     from pipelines.parentage import second_opinion
     from pipelines.resume import Resume
+    from pipelines.probing import Probed, probe_candidate
     from scanner.lineage.revision import nearest_revision
     from scanner.lineage.sampling import new_salt, sampling_seed
     from scanner.pickles import inspect_pickles
@@ -270,6 +273,13 @@ def audit_repo(
         declared=claims.bases[0] if base is None and claims.bases else None,
     )
     skips += side.skips
+    probed = Probed()
+    if probe or (probe is None and drift is not None and budget_bytes is None):
+        probed = probe_candidate(
+            facts, hub, drift=drift, tokens=tokens, asked=bool(probe), progress=progress, threads=threads
+        )
+        skips += [probed.skip] if probed.skip else []
+        progress.stage("judging")
     pickles, uninspected = inspect_pickles(facts, hub)
     skips += uninspected
     scores, unscored = read_results(facts, hub)
@@ -282,6 +292,8 @@ def audit_repo(
         tokens=tokens,
         profile=profile or load_profile(),
         pickles=pickles,
+        probe=probed.facts,
+        probe_problem=probed.skip.why if probe and probed.skip else None,
         side=side,
         card_context=CardContext(stored=noted[0] if noted else None, scores=scores),
     )

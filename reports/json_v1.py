@@ -26,6 +26,7 @@ from audit.records import (
     DriftRecord,
     Finding,
     LineageRecord,
+    ProbeRecord,
     RuntimeRecord,
     Subject,
     ToolRecord,
@@ -74,6 +75,7 @@ class ReportV1:
     drift: tuple[DriftRecord, ...] = ()
     runtime: RuntimeRecord
     profile: Mapping[str, Any] = field(default_factory=dict)
+    probe: ProbeRecord | None = None
     triage: TriageRecord | None = None
 
 

@@ -1,0 +1,81 @@
+"""Runs the probe for a scan: decides whether this model is one to run, fetches it, and turns refusals into skips."""
+
+from dataclasses import dataclass
+
+from audit.suspects import suspects
+from pipelines.progress import Progress
+from scanner.errors import HubAuditError
+from scanner.hub import Hub
+from scanner.probe.probing import DEFAULT_LIMITS, ProbeLimits, probe
+from scanner.probe.records import ProbeFacts
+from scanner.probe.staging import staged
+from scanner.records import DriftFacts, RepoFacts, Skip, TokenTable
+
+WHOLE_VOCABULARY_BYTES = 200_000_000
+"""Of weights: up to here the whole vocabulary is tried without being asked for, in about half a minute on one core."""
+PROBED = ("ForSequenceClassification", "ForCausalLM", "LMHeadModel")
+"""Ends of the architectures that are run without being asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """What was measured, or the skip that says why nothing was. Neither when the model is of no kind that is run."""
+
+    facts: ProbeFacts | None = None
+    skip: Skip | None = None
+
+
+def probe_candidate(
+    facts: RepoFacts,
+    hub: Hub,
+    *,
+    drift: DriftFacts | None,
+    tokens: TokenTable | None,
+    asked: bool,
+    progress: Progress,
+    limits: ProbeLimits = DEFAULT_LIMITS,
+    threads: int | None = None,
+    seed: int = 0,
+) -> Probed:
+    """Probe the model of a scan.
+
+    Args:
+        facts: of the pinned repository or folder.
+        hub: fetches what is needed to run it.
+        drift: what moved; says what the weights suspect.
+        tokens: the vocabulary, for frequencies.
+        asked: true when the user asked for the probe: then any model that can be run is, and the whole vocabulary is
+            tried whatever the size.
+        progress: hears the stages.
+        limits: what it may cost.
+        threads: for torch; its own choice when None.
+        seed: draws carriers and control words.
+    """
+    if not asked and not is_probed(facts):
+        return Probed()
+    small = sum(e.size_bytes for e in facts.files if e.path.endswith(".safetensors")) <= WHOLE_VOCABULARY_BYTES
+    try:
+        progress.stage("fetching the model to run it")
+        with staged(facts, hub, limit_bytes=limits.weight_bytes, progress=progress.advance) as folder:
+            progress.stage("probing the model")
+            return Probed(
+                facts=probe(
+                    folder,
+                    suspects=suspects(drift, tokens),
+                    whole_vocabulary=small or asked,
+                    limits=limits,
+                    threads=threads,
+                    seed=seed,
+                )
+            )
+    except HubAuditError as error:
+        return Probed(skip=Skip(what="probe", why=str(error)))
+    except Exception as error:  # noqa: BLE001  # a stranger's model may break any library; the scan goes on
+        return Probed(skip=Skip(what="probe", why=f"running the model broke ({type(error).__name__})"))
+
+
+def is_probed(facts: RepoFacts) -> bool:
+    """Whether a model is of a kind that is run without being asked for; its size is judged later."""
+    named = (facts.config or {}).get("architectures")
+    name = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
+    return name.endswith(PROBED) and facts.adapter_config is None
