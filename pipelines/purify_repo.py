@@ -172,7 +172,14 @@ def _scanned(
         _check_report(request.report, ref)
         audited = Audited(report=request.report, ending="concluded")
     else:
-        audited = audit_repo(request.model, hub=hub, base=request.base, progress=progress, threads=request.threads)
+        audited = audit_repo(
+            request.model,
+            hub=hub,
+            base=request.base,
+            progress=progress,
+            threads=request.threads,
+            probe=request.probe and purifier.wants_probe and not request.triggers,
+        )
     report, lineage = audited.report, audited.report.lineage
     if not purifier.needs_base and lineage.status != "verified":
         return report, None

@@ -86,6 +86,7 @@ _ALL: tuple[Purifier, ...] = (
         kinds=frozenset({"classifier"}),
         needs_data="optional",
         needs_base=False,
+        wants_probe=True,
         options=_options("unlearn", "UnlearnOptions"),
     ),
     Purifier(

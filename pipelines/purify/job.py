@@ -220,7 +220,8 @@ class Purifier:
 
     ``run`` may import torch and transformers late, never at import time of the catalogue. ``options`` imports, as late,
     a frozen dataclass whose fields (with defaults) are the method's own settings, filled from ``--set name=value``;
-    None when there are none. ``kinds`` are the models it fits. ``source`` is the paper.
+    None when there are none. ``kinds`` are the models it fits. ``wants_probe``: where the user names no
+    trigger, the scan before the method also runs the model, to find some. ``source`` is the paper.
     """
 
     name: str
@@ -230,6 +231,7 @@ class Purifier:
     needs_data: Need = "no"
     needs_base: bool = True
     needs_report: bool = False
+    wants_probe: bool = False
     options: Callable[[], type] | None = None
     source: str = ""
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from audit.records import AuditReport, Token
 from pipelines.evaluate import Evaluation
 from pipelines.progress import Progress
+from pipelines.purify.patch import PATCH_FILE
 
 Standing = Literal["nothing_found", "still_found", "not_shown"]
 
@@ -50,6 +51,7 @@ def reprobe(
     """Probe the result with what the first scan suspected, what the user names, and the whole vocabulary."""
     from audit.thresholds import load_profile
     from audit.triggers import confirmed
+    from pipelines.probing import WHOLE_VOCABULARY_BYTES
     from scanner.probe.probing import probe
     from scanner.probe.staging import CannotProbe
 
@@ -59,12 +61,15 @@ def reprobe(
             folder,
             suspects=[token.id for token in suspected(before)],
             phrases=_as_ids(folder, triggers),
+            whole_vocabulary=_weight_bytes(folder) <= WHOLE_VOCABULARY_BYTES,
             seed=seed,
             threads=threads,
             progress=lambda done: progress.advance(done, 0),
         )
     except CannotProbe as error:
         return Reprobe(made=False, why=str(error))
+    except Exception as error:  # noqa: BLE001  # a stranger's model may break any library; the result is there
+        return Reprobe(made=False, why=f"running the model broke ({type(error).__name__})")
     found = [
         {
             "text": each.insertion.text,
@@ -129,6 +134,11 @@ def _attacks(first: Evaluation, second: Evaluation) -> list[str]:
         for attack in worst.values()
         for now in (after[attack.trigger, attack.target],)
     ]
+
+
+def _weight_bytes(folder: Path) -> int:
+    """Bytes of the weights in a folder, those of the patch left out."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors") if path.name != PATCH_FILE)
 
 
 def _as_ids(folder: Path, triggers: Sequence[str]) -> list[list[int]]:
