@@ -13,7 +13,6 @@ from audit.records import Outcome, Verdict
 from audit.thresholds import Profile
 from scanner.records import Coverage, Lineage
 
-
 CARD_ALONE = "card alone"
 """``Verdict.policy`` of a report on a card without its weights: claims were counted, no threshold decided."""
 
