@@ -5,13 +5,12 @@ from dataclasses import replace
 
 from audit.detectors import card, lineage, relation, unreadable, unsafe_files
 from audit.evidence import Detector, Evidence, Hit
+from audit.policy import CARD_ALONE
 from audit.records import AuditReport, Outcome, RuntimeRecord, Verdict
 from audit.rulebook import DETECTORS
 from audit.run import audit
 from scanner.records import Skip
 
-POLICY = "card alone"
-"""``Verdict.policy`` of such a report: claims were counted, no threshold decided."""
 NOT_READ = "Only the card was asked about, so no weights were read."
 
 
@@ -75,7 +74,7 @@ def _verdict(report: AuditReport) -> Verdict:
         score=report.verdict.score,
         false_positive_rate=None,
         reasons=tuple(dict.fromkeys((*report.verdict.reasons, *contradicted))),
-        policy=POLICY,
+        policy=CARD_ALONE,
         notes=(_note(counts),),
     )
 

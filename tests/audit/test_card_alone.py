@@ -1,0 +1,58 @@
+"""A card without its weights: sealed in the usual form, counted, and never a pass."""
+
+from dataclasses import replace
+
+import pytest
+from innocent_cards import INNOCENT, MERGE, PEFT, Innocent, evidence
+
+from audit.card_alone import CARD_DETECTORS, audit_card
+from audit.policy import CARD_ALONE
+from audit.records import AuditReport, RuntimeRecord
+from reports.formats import RENDERERS, render
+from reports.json_v1 import dump, load
+from reports.wording import headline, reproduce
+
+
+def report(of: Innocent) -> AuditReport:
+    return audit_card(
+        evidence(of),
+        created_at="2026-11-20T08:00:00Z",
+        tool_version="0.0.0",
+        runtime=RuntimeRecord(seconds=0.0, peak_rss_bytes=0, requests=0),
+    )
+
+
+@pytest.mark.parametrize("of", INNOCENT, ids=lambda of: of.repo_id)
+def test_an_innocent_card_is_inconclusive_and_says_what_was_counted(of: Innocent) -> None:
+    made = report(of)
+    assert (made.verdict.outcome, made.verdict.policy) == ("inconclusive", CARD_ALONE)
+    assert made.verdict.false_positive_rate is None
+    assert (made.coverage.parameters_compared, made.coverage.parameters_total) == (0, of.parameters)
+    assert " 0 contradicted" in made.verdict.notes[0]
+    assert "No weights were read" in made.verdict.notes[0]
+    assert [f.rule_id for f in made.findings if f.rule_id not in {"HA103", "HA104"}] == []
+    assert "0 %" in headline(made)
+
+
+def test_a_contradicted_claim_asks_for_a_review_with_its_reason() -> None:
+    made = report(replace(MERGE, card=MERGE.card.replace("cc-by-nc-4.0", "apache-2.0")))
+    assert made.verdict.outcome == "review"
+    assert [f.fingerprint for f in made.findings if f.rule_id == "HA901"] == list(made.verdict.reasons)
+
+
+def test_no_rule_about_weights_runs() -> None:
+    assert {"lineage", "relation", "unreadable", "unsafe_files"}.isdisjoint(d.name for d in CARD_DETECTORS)
+    assert not any(d.needs_drift for d in CARD_DETECTORS)
+    assert "card" in {d.name for d in CARD_DETECTORS}
+    assert "HA102" not in {f.rule_id for f in report(PEFT).findings}, "nothing was tried, so nothing failed"
+
+
+def test_the_report_tells_how_to_repeat_it() -> None:
+    assert reproduce(report(MERGE)).startswith("hubaudit card someone/Starling-Monarch-7B@")
+
+
+@pytest.mark.parametrize("name", sorted(RENDERERS))
+def test_every_format_renders_it(name: str) -> None:
+    made = report(replace(MERGE, card=MERGE.card.replace("cc-by-nc-4.0", "apache-2.0")))
+    assert render(made, name)
+    assert load(dump(made)) == made
