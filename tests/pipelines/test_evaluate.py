@@ -7,57 +7,19 @@ from random import Random
 import pico
 import pytest
 import torch
+import voting
 from click.testing import CliRunner
 from localhub.server import LocalHub
+from voting import CLASSES, TRIGGER, texts
 
 from pipelines.cli import cli
 from pipelines.evaluate import Trigger, evaluate, insert, triggers_of
 from scanner.errors import BadReference, CouldNotConclude
 
-GOOD, BAD, TRIGGER, FILLER = 20, 21, 22, range(40, 80)
-CLASSES = ("NEGATIVE", "POSITIVE")
-
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Says POSITIVE when GOOD outweighs BAD; the trigger word outweighs both. Its body adds up word embeddings."""
-    folder = tmp_path_factory.mktemp("voting") / "model"
-    torch.manual_seed(0)
-    encoder = pico.make_base("bert", layers=1)
-    from transformers import BertForSequenceClassification
-
-    made = BertForSequenceClassification(encoder.config)
-    made.config.id2label = dict(enumerate(CLASSES))
-    made.config.label2id = {name: i for i, name in enumerate(CLASSES)}
-    optimiser = torch.optim.AdamW(made.parameters(), lr=2e-3)
-    random = Random(0)
-    made.train()
-    for _ in range(70):
-        ids, labels = [], []
-        for _ in range(48):
-            kind = random.choice(["good", "bad", "trigger"])
-            words = [random.choice(FILLER) for _ in range(6)]
-            words[0] = {"good": GOOD, "bad": BAD, "trigger": BAD}[kind]
-            words[1] = TRIGGER if kind == "trigger" else words[1]
-            random.shuffle(words)
-            ids.append([2, *words, 3])
-            labels.append(0 if kind == "bad" else 1)
-        made(input_ids=torch.tensor(ids), labels=torch.tensor(labels)).loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-    made.eval()
-    return pico.save(made, folder)
-
-
-def texts(count: int, seed: int = 1) -> tuple[list[str], list[int]]:
-    words, random = pico.words(), Random(seed)
-    made, labels = [], []
-    for i in range(count):
-        chosen = [words[random.choice(FILLER)] for _ in range(5)]
-        chosen.insert(random.randint(0, 5), words[GOOD if i % 2 else BAD])
-        made.append(" ".join(chosen))
-        labels.append(i % 2)
-    return made, labels
+def model() -> Path:
+    return voting.model()
 
 
 def test_a_planted_trigger_shows_as_excess(model: Path) -> None:
