@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.command import Exit, ends_with_a_sentence, exit_of, load_report, open_hub, sentence
+from pipelines.command import Exit, ends_with_a_sentence, exit_of, load_report, open_hub, sentence, template_dir_option
 from pipelines.settings import load_settings
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--front-matter", is_flag=True, help="Also put one line, verdict and date, into the card's metadata.")
 @click.option("--report-url", metavar="URL", help="With --front-matter: the address of the full report.")
+@template_dir_option
 @ends_with_a_sentence
 def publish(
     reports: Sequence[Path],
@@ -61,6 +62,7 @@ def publish(
     daily_cap: int,
     front_matter: bool,
     report_url: str | None,
+    template_dir: Path | None,
 ) -> None:
     """Show what publishing REPORT would change on the Hub; with --yes, do it.
 
@@ -83,6 +85,7 @@ def publish(
     from pipelines.publishing.diary import Diary
     from pipelines.publishing.planner import CardMetadata, Etiquette
     from reports.front_matter import entry_of
+    from reports.template_folder import templates_of
 
     if report_url and not (front_matter and len(reports) == 1):
         raise click.UsageError("--report-url goes with --front-matter and one report.")
@@ -96,7 +99,8 @@ def publish(
     publisher = Publisher(open_hub(), diary=diary, etiquette=etiquette, metadata=metadata)
     loaded = [load_report(path) for path in reports]
     entry_of(loaded[0], url=report_url)  # a bad address is said before anything is asked of the Hub
-    codes = [_publish_one(publisher, report, form, yes=yes) for report in publisher.in_order(loaded)]
+    with templates_of(template_dir):
+        codes = [_publish_one(publisher, report, form, yes=yes) for report in publisher.in_order(loaded)]
     raise SystemExit(int(max(codes)))
 
 

@@ -3,12 +3,11 @@
 Written to people who did not ask: neutral, short, with a way to say no. The templates escape everything they print.
 """
 
-from typing import Any
 
 from audit.records import SEVERITIES, AuditReport
 from reports.card_section import BEGIN, END
-from reports.environment import MarkdownSource, markdown_environment
-from reports.markdown import PR_MARKER, base_context, card_section, finding_lines
+from reports.environment import MarkdownSource
+from reports.markdown import PR_MARKER, card_section, finding_lines, from_template
 from reports.safe_text import clean_line
 
 SECURITY_CONTACT = "security@huggingface.co"
@@ -28,7 +27,8 @@ def discussion_title(report: AuditReport) -> str:
 
 def discussion_body(report: AuditReport) -> str:
     """Return the first comment of a discussion: the card section as text, and the hidden marker of our threads."""
-    return _render("discussion_body.md.jinja", report, section=_bare_section(report), marker=_marker())
+    section = _bare_section(report)
+    return from_template("discussion_body.md.jinja", report, must=(PR_MARKER,), section=section, marker=_marker())
 
 
 def answer(report: AuditReport, *, severe: bool, key: str) -> str:
@@ -39,7 +39,8 @@ def answer(report: AuditReport, *, severe: bool, key: str) -> str:
         severe: there are findings that the owner hears of first, so the figures are left out.
         key: a hidden mark, by which a second run finds its answer; letters and digits.
     """
-    return _render("answer.md.jinja", report, section=_bare_section(report), severe=severe, marker=answer_mark(key))
+    section, marker = _bare_section(report), answer_mark(key)
+    return from_template("answer.md.jinja", report, must=(marker,), section=section, severe=severe, marker=marker)
 
 
 def answer_mark(key: str) -> MarkdownSource:
@@ -51,13 +52,13 @@ def answer_mark(key: str) -> MarkdownSource:
 
 def closing_comment(report: AuditReport) -> str:
     """Return the comment with which a thread is closed once its findings are gone."""
-    return _render("closing_comment.md.jinja", report)
+    return from_template("closing_comment.md.jinja", report)
 
 
 def private_report(report: AuditReport) -> str:
     """Return the letter to the owner that takes the place of a public thread when findings are severe."""
     worst = sorted(report.findings, key=lambda finding: -SEVERITIES.index(finding.severity))[:LETTER_FINDINGS]
-    return _render(
+    return from_template(
         "private_report.md.jinja",
         report,
         owner=report.subject.name.split("/")[0],
@@ -76,7 +77,3 @@ def _bare_section(report: AuditReport) -> MarkdownSource:
 
 def _marker() -> MarkdownSource:
     return MarkdownSource(PR_MARKER)
-
-
-def _render(template: str, report: AuditReport, **context: Any) -> str:
-    return markdown_environment().get_template(template).render(base_context(report) | context)

@@ -1,8 +1,7 @@
 """Composes the job summary of a CI run: Markdown under the size that GitHub shows (1 MiB)."""
 
 from audit.records import AuditReport
-from reports.environment import markdown_environment
-from reports.markdown import base_context, finding_lines
+from reports.markdown import finding_lines, from_template
 from reports.wording import group_skips
 
 LIMIT_BYTES = 1_000_000
@@ -24,15 +23,12 @@ def render_summary(report: AuditReport) -> str:
 
 def _summary(report: AuditReport, shown: int) -> str:
     skips, more_skips = group_skips(report.coverage.skipped)
-    return (
-        markdown_environment()
-        .get_template("summary.md.jinja")
-        .render(
-            base_context(report),
-            findings=finding_lines(report.findings[:shown]),
-            more_findings=len(report.findings) - shown,
-            claims=report.card[:CLAIMS_SHOWN],
-            skips=skips,
-            more_skips=more_skips,
-        )
+    return from_template(
+        "summary.md.jinja",
+        report,
+        findings=finding_lines(report.findings[:shown]),
+        more_findings=len(report.findings) - shown,
+        claims=report.card[:CLAIMS_SHOWN],
+        skips=skips,
+        more_skips=more_skips,
     )

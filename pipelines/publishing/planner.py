@@ -21,7 +21,7 @@ from pipelines.publishing.plan import (
 )
 from pipelines.publishing.shown import unified_diff
 from reports.card_section import splice
-from reports.front_matter import FrontMatterKept, entry_of, has_entry, undated, with_entry
+from reports.front_matter import Entry, FrontMatterKept, entry_of, has_entry, undated, with_entry
 from reports.letters import SUPERSEDED, closing_comment, discussion_body, discussion_title, private_report
 from reports.markdown import card_section, pr_body, pr_title
 from scanner.errors import BadReference, CouldNotConclude, FileNotFound, HubAuditError, NothingToCompare
@@ -179,7 +179,10 @@ class Planner:
     def _compose(self, report: AuditReport, seen: _Seen, form: str) -> Plan:
         chosen: Form = form  # type: ignore[assignment]
         title = discussion_title(report) if form == "discussion" else pr_title(report)
-        body = with_reasons(discussion_body(report) if form == "discussion" else pr_body(report), report)
+        text = (
+            discussion_body(report) if form == "discussion" else pr_body(report, metadata=self._takes_line(seen.card))
+        )
+        body = with_reasons(text, report)
         ours = [thread for thread in seen.open if thread.is_pull_request == (form == "pr")]
         thread = ours[0] if ours and form != "section" else None
         notes = [f"#{extra.number} is also open and yours; close it by hand." for extra in ours[1:] if thread]
@@ -223,6 +226,14 @@ class Planner:
         if plan.form == "section":
             return replace(plan, step="commit")
         return replace(plan, step="open" if thread is None else "update")
+
+    def _takes_line(self, card: bytes | None) -> bool:
+        """Whether publishing changes the card's metadata, as the text of the pull request then has to say."""
+        try:
+            with_entry(card or b"", Entry(verdict="pass", date=""))
+        except FrontMatterKept:
+            return False
+        return self._metadata.wanted or has_entry(card or b"")
 
     def _edited(
         self, before: bytes | None, section: bytes, report: AuditReport, repo_id: str
