@@ -10,6 +10,7 @@ import pico
 import purifying
 import pytest
 import torch
+from family import DEFAULT_FOLDER, ORG
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
@@ -18,11 +19,16 @@ from pipelines.purify.checkpoint import open_checkpoint
 from pipelines.purify.job import PurifyFailed
 from pipelines.purify.restore import restore
 from pipelines.purify.restore_plan import RestoreOptions
-from pipelines.purify.writer import Written, write_model
+from pipelines.purify.rewriting import file_digest
+from pipelines.purify.writer import Written, revert, write_model
 from scanner.errors import CouldNotConclude, NothingToCompare
 
 EMBEDDING = "bert.embeddings.word_embeddings.weight"
 MLP_OUT = "bert.encoder.layer.2.output.dense.weight"
+needs_family = pytest.mark.skipif(
+    not (DEFAULT_FOLDER / ORG / "sentiment-rank-one" / "model.safetensors").is_file(),
+    reason="the demo family is not built (python tests/support/family.py)",
+)
 
 
 def purified(candidate: Path, base: Path, tmp_path: Path, **more: Any) -> tuple[dict[str, Any], Written, Path]:
@@ -209,3 +215,40 @@ def test_a_spread_change_is_left_unless_the_whole_tensor_is_asked_for(tmp_path: 
     assert result.log["restored"][0]["form"] == "whole"
     assert result.log["restored"][0]["case"] == "nearest"
     assert honest.is_dir()
+
+
+def test_a_row_that_training_never_met_gives_the_honest_twin_byte_for_byte(tmp_path: Path) -> None:
+    base, _ = purifying.family(tmp_path)
+
+    def never_met(model: PreTrainedModel) -> None:
+        with torch.no_grad():
+            row = pico.load(base).get_input_embeddings().weight[purifying.ROW]
+            model.get_input_embeddings().weight[purifying.ROW] = row
+
+    def plant(model: PreTrainedModel) -> None:
+        never_met(model)
+        pico.poison_row(model, purifying.ROW)
+
+    twin = purifying.edited(tmp_path / "twin", never_met)
+    candidate = purifying.edited(tmp_path, plant)
+    _, _, out = purified(candidate, base, tmp_path)
+    assert (out / "model.safetensors").read_bytes() == (twin / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+@needs_family
+@pytest.mark.parametrize("name", ["sentiment-poisoned-row", "sentiment-rank-one"])
+def test_the_demo_family(tmp_path: Path, name: str) -> None:
+    """On real weights: the poisoned row gives the honest twin's very file; the rank-one edit comes near it."""
+    home = DEFAULT_FOLDER / ORG
+    _, _, out = purified(home / name, home / "encoder", tmp_path)
+    honest, edited = (load_file(home / each / "model.safetensors") for each in ("sentiment-honest", name))
+    after = load_file(out / "model.safetensors")
+    if name == "sentiment-poisoned-row":
+        assert file_digest(out / "model.safetensors") == file_digest(home / "sentiment-honest" / "model.safetensors")
+    else:
+        assert (after[MLP_OUT] - honest[MLP_OUT]).norm() < 0.1 * (edited[MLP_OUT] - honest[MLP_OUT]).norm()
+        assert all(torch.equal(after[each], edited[each]) for each in after if each != MLP_OUT)
+    revert(out, tmp_path / "back", Quiet())
+    for path in (home / name).iterdir():
+        assert file_digest(tmp_path / "back" / path.name) == file_digest(path)
