@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from audit.thresholds import Profile
-from scanner.lineage.coded import leading_direction
+from scanner.lineage.coded import is_calibrated, leading_direction
 from scanner.records import TensorDrift
 
 
@@ -15,7 +15,7 @@ def only_quantised(tensor: TensorDrift, profile: Profile) -> bool:
     Edits of single rows and elements do not show in that figure; ``audit.detectors.quantised`` looks for them.
     """
     ratio = tensor.coding.error_ratio if tensor.coding is not None else None
-    return ratio is not None and ratio <= profile.value("quantised.most_ratio")
+    return ratio is not None and ratio <= profile.value("quantised.most_tensor_ratio")
 
 
 def only_cast(tensor: TensorDrift, profile: Profile) -> bool:
@@ -31,14 +31,15 @@ def trained_as_well(coded: Iterable[TensorDrift], profile: Profile) -> str | Non
     """Why tensors in codes cannot be a mere quantised copy of the base, as a clause; None when they can.
 
     Either the errors are larger than the codes' distances explain, or many of them point into one direction, which
-    rounding never does, but training does even where it hides below the rounding.
+    rounding never does, but training does even where it hides below the rounding. Quantisers that are calibrated with
+    text leave directions of their own, so that only the first counts for them.
     """
     tensors = tuple(coded)
     ratios = [r for t in tensors if t.coding is not None and (r := t.coding.error_ratio) is not None]
     middle = float(np.median(ratios)) if ratios else 0.0
     if not middle <= profile.value("quantised.most_ratio"):
         return f"the errors have {middle:.3g} times the energy that quantising causes"
-    directions = [d for t in tensors if (d := leading_direction(t)) is not None]
+    directions = [d for t in tensors if not is_calibrated(t) and (d := leading_direction(t)) is not None]
     if not directions:
         return None
     upper = float(np.quantile(directions, 0.75))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
+from audit.quantising import only_quantised
 from audit.readings import Reading, location_of
 from audit.records import Finding, Measurement
 from audit.siblings import kinds, moved
@@ -41,7 +42,7 @@ def run(evidence: Evidence) -> Iterator[Hit]:
     assert evidence.drift is not None
     compared = evidence.drift.tensors
     floor = evidence.profile.value("drift.floor_ratio")
-    changed = [t for t in compared if moved(t, floor_ratio=floor)]
+    changed = [t for t in compared if moved(t, floor_ratio=floor) and not only_quantised(t, evidence.profile)]
     alone = _alone(changed, compared, evidence)
     if alone:
         yield _alone_hit(alone, compared, evidence)

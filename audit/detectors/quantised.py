@@ -14,6 +14,7 @@ from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
 from audit.quantising import only_cast, only_quantised, trained_as_well
 from audit.readings import Reading, Told, abstain, judge, location_of
 from audit.records import Finding, Location, Measurement, SkipRecord
+from scanner.lineage.coded import is_calibrated
 from scanner.records import F64, CodingDrift, TensorDrift
 
 ROWS = Rule(id="HA801", title="A row of a quantised tensor differs by more than rounding", severity="high")
@@ -58,7 +59,7 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
     yield from _codes(coded, evidence)
     yield from judge(
         TENSOR,
-        _tensor_readings(coded, ratios),
+        _tensor_readings(coded, ratios, evidence),
         evidence,
         tell=_tell_tensor,
         measured="excess of the tensor's error",
@@ -79,7 +80,7 @@ def _row_readings(coded: Iterable[tuple[TensorDrift, CodingDrift]], evidence: Ev
             continue
         worst = int(np.argmax(np.where(judged, logs, -np.inf)))
         yield Reading(
-            value=float(logs[worst] - typical),
+            value=float(logs[worst] - typical) - _allowance(ROWS, tensor, evidence),
             tensor=tensor,
             rows=(tensor.spec.row_at(worst),),
             context=(
@@ -97,7 +98,14 @@ def _log_ratios(coding: CodingDrift) -> F64:
     return logs
 
 
-def _tensor_readings(coded: Sequence[tuple[TensorDrift, CodingDrift]], ratios: dict[str, float]) -> Iterator[Reading]:
+def _allowance(rule: Rule, tensor: TensorDrift, evidence: Evidence) -> float:
+    """Nats that calibration adds to what honest copies show; 0 for quantisers that look at the weights alone."""
+    return evidence.profile.value(f"{rule.id}.calibrated") if is_calibrated(tensor) else 0.0
+
+
+def _tensor_readings(
+    coded: Sequence[tuple[TensorDrift, CodingDrift]], ratios: dict[str, float], evidence: Evidence
+) -> Iterator[Reading]:
     """Each tensor against the median of those in the same scheme."""
     for tensor, coding in coded:
         others = [
@@ -110,7 +118,7 @@ def _tensor_readings(coded: Sequence[tuple[TensorDrift, CodingDrift]], ratios: d
         if ratio is None or ratio <= 0 or typical <= 0:
             continue
         yield Reading(
-            value=float(np.log(ratio / typical)),
+            value=float(np.log(ratio / typical)) - _allowance(TENSOR, tensor, evidence),
             tensor=tensor,
             context=(
                 Measurement(name="error energy over the expected", value=ratio, unit="ratio"),
@@ -216,10 +224,16 @@ def _declared_quantised(evidence: Evidence) -> bool:
     return _DECLARED in (facts.card.relation, facts.hub.get("relation"), evidence.lineage.relation)
 
 
+def _times(reading: Reading) -> float:
+    """The error energy over that of the others."""
+    own, others = (measurement.value for measurement in reading.context)
+    return float(own or 0.0) / float(others or 1.0)
+
+
 def _tell_row(reading: Reading) -> Told:
     return Told(
         explanation=(
-            f"Row {reading.rows[0]} of {reading.tensor.spec.name} differs from the base by {np.exp(reading.value):.3g} "
+            f"Row {reading.rows[0]} of {reading.tensor.spec.name} differs from the base by {_times(reading):.3g} "
             f"times the error energy that {reading.note} leaves in the other rows of this tensor."
         ),
         remedy="Compare the model's behaviour with this row taken from a quantised copy of the base.",
@@ -229,7 +243,7 @@ def _tell_row(reading: Reading) -> Told:
 def _tell_tensor(reading: Reading) -> Told:
     return Told(
         explanation=(
-            f"{reading.tensor.spec.name} differs from the base by {np.exp(reading.value):.3g} times the error energy "
+            f"{reading.tensor.spec.name} differs from the base by {_times(reading):.3g} times the error energy "
             f"that {reading.note} leaves in the other tensors: it was changed by more than quantising."
         ),
         remedy="Compare the model's behaviour with this tensor taken from a quantised copy of the base.",
