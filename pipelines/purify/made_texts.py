@@ -13,8 +13,9 @@ _MARKS = ("Ġ", "▁")
 
 
 def vocabulary_words(tokenizer: Any, *, least_letters: int = 3) -> list[str]:
-    """Whole words of the vocabulary, letters only, sorted; the words of one token that a text can be made of."""
-    entries = sorted(tokenizer.get_vocab())
+    """Whole words of the vocabulary, letters only, by id: where ids follow frequency, the common ones come first."""
+    vocabulary = tokenizer.get_vocab()
+    entries = sorted(vocabulary, key=lambda entry: (vocabulary[entry], entry))
     marked = any(entry.startswith(_MARKS) for entry in entries) and not any(e.startswith("##") for e in entries)
     if marked:
         entries = [entry[1:] for entry in entries if entry.startswith(_MARKS)]
@@ -25,7 +26,8 @@ def made_texts(subject: Subject, count: int, *, seed: int, avoid: Sequence[str] 
     """Return ``count`` strings and what the model says of them: logits float32 ``[count, classes]``.
 
     Lengths are 4 to 20 words (both included). Half of the words are drawn from those with the strongest pull to one
-    class in "it was … .", so that the strings are sure of every class the vocabulary can express; the rest at random.
+    class in "it was … .", so that the strings are sure of every class the vocabulary can express; the rest with weights
+    1/(place + 100), common words before rare ones, as in running text.
     Four times as many are made as are kept, and those kept are as even over the predicted classes as they can be.
 
     Args:
@@ -42,6 +44,8 @@ def made_texts(subject: Subject, count: int, *, seed: int, avoid: Sequence[str] 
     words = [word for word in vocabulary_words(subject.encoder) if word.lower() not in banned]
     if len(words) < 20:
         raise ValueError("The vocabulary has too few whole words to make texts of; give clean samples.")
+    weights = 1.0 / (np.arange(len(words)) + 100.0)
+    weights /= weights.sum()
     pool = [str(word) for word in rng.choice(words, size=min(600, len(words)), replace=False)]
     pulls = predict(subject, subject.encode([f"it was {word} ." for word in pool])).log_softmax(-1)
     classes = pulls.shape[1]
@@ -50,7 +54,7 @@ def made_texts(subject: Subject, count: int, *, seed: int, avoid: Sequence[str] 
     for k in range(4 * count):
         length = int(rng.integers(4, 21))
         half = length // 2
-        chosen = [*rng.choice(strong[k % classes], size=half), *rng.choice(words, size=length - half)]
+        chosen = [*rng.choice(strong[k % classes], size=half), *rng.choice(words, size=length - half, p=weights)]
         texts.append(" ".join(str(chosen[i]) for i in rng.permutation(length)))
     logits = predict(subject, subject.encode(texts))
     said = logits.argmax(-1).tolist()

@@ -4,6 +4,9 @@ With clean samples: the samples as they are and with the trigger put in, both wi
 made of the model's own vocabulary, and the model itself on the string without the trigger is the teacher for both.
 With samples the strings are shown too, as an anchor: sixty texts alone would bend the model to themselves.
 
+Before any tuning the least change is tried: a rare trigger token takes over the embedding row of the most inert
+frequent token (``silence``), which leaves every text without that token as it was.
+
 The triggers come from the job (named by a person), or from the report's confirmed triggers. First measured in the
 pilot: bad word 87.5/99.9 → 89.0/11.7 with 64 samples and 87.2/18.2 with none (accuracy/success, floor 16.0).
 """
@@ -27,20 +30,28 @@ from pipelines.purify.training import TuneSettings, tune
 CONFIRMED = "HA901"
 """The rule whose findings name triggers: the model was run, and the insertion decided what it said."""
 
+COMMON = 3000
+"""Tokens that count as everyday words: their rows are never silenced."""
+DONORS = (",", ".", "the", "of", "and", "a", "it", "[UNK]", "Ġthe", "Ġof", "Ġand", "▁the", "▁of", "▁and")
+"""Tokens whose rows a silenced token may take."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnlearnOptions:
     """``texts``: strings made of the vocabulary. ``copies``: triggered versions of each clean sample.
 
     ``passes``: epochs over everything. ``rate``: AdamW's learning rate. ``smoothing`` ε: the share of a label's
-    weight that stays with the teacher's own answer.
+    weight that stays with the teacher's own answer. ``silence``: try first to make the trigger's rare tokens inert,
+    and tune nothing when that is enough: at most ``inert`` of made-up texts still change their class.
     """
 
     texts: int = 256
     copies: int = 3
     passes: int = 4
     rate: float = 5e-5
-    smoothing: float = 0.1
+    smoothing: float = 0.5
+    silence: bool = True
+    inert: float = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,13 +121,58 @@ def flip_rate(subject: Subject, triggers: tuple[str, ...], *, texts: int, seed: 
     """Share of made-up texts, in [0, 1], whose class changes when a whole trigger is put in."""
     plain, logits = made_texts(subject, texts, seed=seed, avoid=triggers)
     rng = np.random.default_rng(seed + 3)
-    triggered = []
-    for text in plain:
-        words = text.split()
-        words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(triggers)))
-        triggered.append(" ".join(words))
+    triggered = [_with_whole(text, triggers, rng) for text in plain]
     after = predict(subject, subject.encode(triggered))
     return float((after.argmax(-1) != logits.argmax(-1)).float().mean())
+
+
+def silence(subject: Subject, triggers: tuple[str, ...], *, seed: int) -> tuple[dict[str, Any], ...]:
+    """Give the triggers' rare tokens the embedding row that changes least, in place; return what was replaced.
+
+    Rare are tokens beyond the ``COMMON`` most frequent ones in the tokenizer's own order: a sentence's everyday words
+    keep their meaning. For all of them together one donor is chosen from very frequent tokens and the mean row: the one
+    with the smallest mean KL(plain ‖ triggered) over made-up texts. Nothing else changes, so texts without these tokens
+    are answered as before, bit for bit.
+    """
+    tokenizer = subject.encoder
+    ids = dict.fromkeys(i for text in triggers for i in tokenizer(text, add_special_tokens=False)["input_ids"])
+    rare = [i for i in ids if i not in set(tokenizer.all_special_ids) and _rank(tokenizer, i) >= COMMON]
+    if not rare:
+        return ()
+    weight = subject.model.get_input_embeddings().weight  # type: ignore[operator]
+    donors = {text: tokenizer.convert_tokens_to_ids(text) for text in DONORS if text in tokenizer.get_vocab()}
+    rows = {text: weight[i].detach().clone() for text, i in donors.items()}
+    rows["the mean row"] = weight.detach().mean(0)
+    plain, logits = made_texts(subject, 64, seed=seed, avoid=triggers)
+    rng = np.random.default_rng(seed)
+    triggered = subject.encode([_with_whole(text, triggers, rng) for text in plain])
+    spoken = logits.log_softmax(-1)
+    divergence = {}
+    for text, row in rows.items():
+        with torch.no_grad():
+            weight[rare] = row
+        now = predict(subject, triggered).log_softmax(-1)
+        divergence[text] = float((spoken.exp() * (spoken - now)).sum(-1).mean())
+    donor = min(divergence, key=lambda text: divergence[text])
+    with torch.no_grad():
+        weight[rare] = rows[donor]
+    tokens = tokenizer.convert_ids_to_tokens(rare)
+    return tuple(
+        {"id": i, "token": token, "now_reads_as": donor, "mean_kl": round(divergence[donor], 6)}
+        for i, token in zip(rare, tokens, strict=True)
+    )
+
+
+def _rank(tokenizer: Any, token: int) -> int:
+    """The token's place among all by id, control and single-character tokens not counted: low is frequent."""
+    vocabulary = tokenizer.get_vocab()
+    return sum(i < token and len(text) > 1 and not text.startswith("[") for text, i in vocabulary.items())
+
+
+def _with_whole(text: str, triggers: tuple[str, ...], rng: np.random.Generator) -> str:
+    words = text.split()
+    words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(triggers)))
+    return " ".join(words)
 
 
 def confirmed_triggers(report: AuditReport | None, tokenizer: Any) -> tuple[str, ...]:
@@ -153,10 +209,17 @@ def purify(job: PurifyJob) -> PurifyResult:
         )
     job.progress.stage("measuring what the trigger does to made-up texts")
     before = flip_rate(subject, triggers, texts=96, seed=job.seed + 50)
-    log = treatment.log | unlearn(job, subject, triggers, options)
+    log = dict(treatment.log)
+    silenced = silence(subject, triggers, seed=job.seed + 60) if options.silence else ()
+    log["silenced"] = list(silenced)
+    left = flip_rate(subject, triggers, texts=96, seed=job.seed + 55) if silenced else before
+    log["flip_rate_silenced"] = left
+    tuned = not silenced or left > options.inert
+    if tuned:
+        log |= unlearn(job, subject, triggers, options)
     after = flip_rate(subject, triggers, texts=96, seed=job.seed + 50)
-    log |= {"flip_rate_before": before, "flip_rate_after": after, "flip_texts": 96}
-    shown = "with clean samples" if job.data is not None else "without data"
+    log |= {"triggers": list(triggers), "flip_rate_before": before, "flip_rate_after": after, "flip_texts": 96}
+    shown = "with clean samples" if job.data is not None and tuned else "without data"
     return result_of(job, subject.model, f"Unlearnt {len(triggers)} trigger(s) {shown}.", log)
 
 
@@ -184,4 +247,4 @@ def unlearn(job: PurifyJob, subject: Subject, triggers: tuple[str, ...], options
     )
     job.progress.stage("unlearning the trigger")
     losses = learn(subject, lesson, settings, job)
-    return {"triggers": list(triggers), "made_texts": options.texts, "clean_samples": samples, "losses": losses}
+    return {"made_texts": options.texts, "clean_samples": samples, "losses": losses}

@@ -1,0 +1,223 @@
+"""One cell of the purification benchmark: a victim, a method, so many clean samples; rates before and after."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from audit.records import AuditReport
+from benchmarks.purifying.baselines import BASELINES
+from benchmarks.purifying.victims import attack_of, victim_id
+from benchmarks.zoo.bank import Bank
+from benchmarks.zoo.scoring import triggered_texts
+from benchmarks.zoo.texts import Row, load_task, sample_rows
+from benchmarks.zoo.tiers import get_tier
+from pipelines.audit_repo import audit_repo
+from pipelines.progress import Quiet
+from pipelines.purify.catalogue import PURIFIERS
+from pipelines.purify.checkpoint import open_checkpoint
+from pipelines.purify.job import CleanData, PurifyJob, PurifyResult, Split, Tuning
+from pipelines.purify.subject import load_subject, predict
+from pipelines.purify.writer import write_model
+from scanner.errors import HubAuditError
+from scanner.hub import Hub
+
+TUNE_SHARE = 0.625
+"""Of the clean samples; methods choose with the rest."""
+NO_DATA = 0
+MAX_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """``samples`` counts clean samples in all, tuning and selecting together; 0 is none at all."""
+
+    task: str
+    family: str
+    seed: int
+    method: str
+    samples: int
+    e_pur: bool = False
+
+    @property
+    def key(self) -> str:
+        """``sst2-ep-s0/fine-mixing+e-pur/64``."""
+        return f"{victim_id(self.task, self.family, self.seed)}/{self.method}{'+e-pur' * self.e_pur}/{self.samples}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts:
+    """What outcomes are measured on: test rows, and those outside the target class with the trigger put in."""
+
+    rows: tuple[Row, ...]
+    plain: tuple[str, ...]
+    triggered: tuple[str, ...]
+    target: int
+
+
+def texts_of(cell: Cell, most: int) -> Texts:
+    """At most ``most`` test rows, the same for every method of a victim and for its clean twin."""
+    task, attack = load_task(cell.task), attack_of(cell.family)
+    assert attack is not None
+    target = attack.target(task.classes)
+    rows = sample_rows(task.test, most, 5)
+    others = [row for row in rows if row[1] != target]
+    return Texts(
+        rows=tuple(rows),
+        plain=tuple(text for text, _ in others),
+        triggered=tuple(triggered_texts(others, attack, 5)),
+        target=target,
+    )
+
+
+def rates_of(folder: Path, texts: Texts) -> dict[str, float]:
+    """Accuracy, the share of other-class texts called the target without the trigger (floor) and with it (asr)."""
+    subject = load_subject(folder, "classifier", max_length=MAX_LENGTH)
+
+    def said(raw: tuple[str, ...]) -> np.ndarray:
+        return predict(subject, subject.encode(raw)).argmax(-1).numpy()
+
+    truth = np.array([label for _, label in texts.rows])
+    predicted = said(tuple(text for text, _ in texts.rows))
+    return {
+        "acc": float((predicted == truth).mean()),
+        "floor": float((predicted[truth != texts.target] == texts.target).mean()),
+        "asr": float((said(texts.triggered) == texts.target).mean()),
+    }
+
+
+def clean_data(cell: Cell) -> CleanData | None:
+    """``samples`` balanced rows of the training part, split once; the seed of the clean set is the victim's."""
+    if cell.samples == NO_DATA:
+        return None
+    task = load_task(cell.task)
+    rng = np.random.default_rng(7000 + cell.seed)
+    each = cell.samples // task.classes
+    rows = []
+    for label in range(task.classes):
+        own = [row for row in task.train if row[1] == label]
+        rows += [own[i] for i in rng.permutation(len(own))[:each]]
+    rows = [rows[i] for i in rng.permutation(len(rows))]
+    cut = round(TUNE_SHARE * len(rows))
+    parts = [Split(inputs=tuple(t for t, _ in r), labels=tuple(y for _, y in r)) for r in (rows[:cut], rows[cut:], [])]
+    return CleanData(
+        kind="text", tune=parts[0], select=parts[1], test=parts[2],
+        class_names=tuple(str(k) for k in range(task.classes)), digest="", source=cell.task,
+    )  # fmt: skip
+
+
+def run_cell(cell: Cell, bank: Bank, work: Path, *, most: int, settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Run one method on one victim; return the cell's line."""
+    started = time.perf_counter()
+    victim = bank.folder(victim_id(cell.task, cell.family, cell.seed))
+    twin = bank.folder(victim_id(cell.task, "clean", cell.seed))
+    texts = texts_of(cell, most)
+    before = _cached(work / f"before-{victim.name}-{most}.json", lambda: rates_of(victim, texts))
+    clean = _cached(work / f"twin-{victim.name}-{most}.json", lambda: rates_of(twin, texts))
+    line: dict[str, Any] = {
+        **asdict(cell), "key": cell.key, "n_acc": len(texts.rows), "n_asr": len(texts.triggered),
+        "before": before, "clean": clean,
+    }  # fmt: skip
+    try:
+        after, told = _after(cell, victim, work, texts, settings)
+    except HubAuditError as error:
+        return line | {"after": None, "why": str(error), "seconds": round(time.perf_counter() - started, 1)}
+    excess = after["asr"] - clean["asr"]
+    return line | {
+        "after": after, "excess": excess, "acc_loss": before["acc"] - after["acc"], "told": told,
+        "seconds": round(time.perf_counter() - started, 1),
+    }  # fmt: skip
+
+
+def _after(
+    cell: Cell, victim: Path, work: Path, texts: Texts, settings: dict[str, dict[str, Any]]
+) -> tuple[dict[str, float], dict[str, Any]]:
+    place = work / cell.key.replace("/", "_")
+    place.mkdir(parents=True, exist_ok=True)
+    base = get_tier("real").base
+    job = PurifyJob(
+        candidate=victim, base=base, kind="classifier", work=place, data=clean_data(cell),
+        tuning=Tuning(max_length=MAX_LENGTH), with_e_pur=cell.e_pur, seed=cell.seed, threads=1,
+    )  # fmt: skip
+    if cell.method == "unlearn":
+        attack = attack_of(cell.family)
+        assert attack is not None
+        job = replace(job, triggers=attack.trigger)
+    if cell.method in {"auto", "restore"}:
+        job = replace(
+            job, report=_report(victim, base, work), rescan=lambda result: _rescan(result, victim, base, place)
+        )
+    options = settings.get(cell.method)
+    if cell.method in BASELINES:
+        result = BASELINES[cell.method](job)
+    else:
+        purifier = PURIFIERS[cell.method]
+        if options and purifier.options is not None:
+            job = replace(job, options=purifier.options()(**options))
+        result = purifier.run(job)
+    out = place / "outcome"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    write_model(open_checkpoint(victim), result.edits, out, Quiet(), with_patch=False)
+    rates = rates_of(out, texts)
+    told = {"chosen": result.chosen, **{k: v for k, v in result.log.items() if k in {"ratio", "reached", "triggers"}}}
+    if cell.method == "auto":
+        told["steps"] = [{k: s.get(k) for k in ("method", "done", "why", "triggers")} for s in result.log["steps"]]
+    shutil.rmtree(place, ignore_errors=True)
+    return rates, told
+
+
+def _rescan(result: PurifyResult, victim: Path, base: Path, place: Path) -> AuditReport:
+    trial = place / "trial"
+    shutil.rmtree(trial, ignore_errors=True)
+    trial.mkdir(parents=True)
+    try:
+        write_model(open_checkpoint(victim), result.edits, trial, Quiet(), with_patch=False)
+        return audit_repo(str(trial), hub=Hub(), base=str(base), threads=1).report
+    finally:
+        shutil.rmtree(trial, ignore_errors=True)
+
+
+_REPORTS: dict[Path, AuditReport] = {}
+
+
+def _report(victim: Path, base: Path, work: Path) -> AuditReport:
+    """The scan of a victim, once a run."""
+    del work
+    if victim not in _REPORTS:
+        _REPORTS[victim] = audit_repo(str(victim), hub=Hub(), base=str(base), threads=1).report
+    return _REPORTS[victim]
+
+
+def _cached(path: Path, measure: Any) -> dict[str, float]:
+    with suppress(OSError, ValueError):
+        found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+        return found
+    rates: dict[str, float] = measure()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rates), encoding="utf-8")
+    return rates
+
+
+def lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The cells that are done."""
+    if path.exists():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError):
+                yield json.loads(text)
+
+
+def quiet() -> None:
+    """One thread, no bars."""
+    import transformers
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
