@@ -150,8 +150,15 @@ def base_status(report: AuditReport) -> str:
     return _BASE_WORDS[report.lineage.status] if report.lineage.base else "no base to compare with"
 
 
+def card_alone(report: AuditReport) -> bool:
+    """Return whether only the card was examined, without the weights."""
+    return report.verdict.policy == CARD_ALONE
+
+
 def error_rate(report: AuditReport) -> str:
     """Return the measured error rate of a score like this one, with what it was measured on."""
+    if card_alone(report):
+        return "None applies: claims of the card were checked, and nothing was measured of the weights."
     false_positive_rate = report.verdict.false_positive_rate
     if false_positive_rate is None:
         return "The false-positive rate is not known: no calibration covers this kind of model."
@@ -165,7 +172,7 @@ def pinned(repo: Subject | BaseRecord) -> str:
 
 def reproduce(report: AuditReport) -> str:
     """Return the command that repeats this audit on the very same commits."""
-    command = "card" if report.verdict.policy == CARD_ALONE else "scan"
+    command = "card" if card_alone(report) else "scan"
     words = ["hubaudit", command, clean_line(pinned(report.subject), limit=400)]
     if report.lineage.base:
         words += ["--base", clean_line(pinned(report.lineage.base), limit=400)]
