@@ -20,6 +20,7 @@ from scanner.hub import Hub
 from scanner.lineage.claims import collect_claims, walk
 from scanner.records import Lineage, RepoFacts, Skip
 from scanner.refs import RepoSpec, parse_spec
+from scanner.side.gather import look_around
 
 
 def card_repo(
@@ -31,7 +32,7 @@ def card_repo(
     progress: Progress | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Audited:
-    """Hold a model's card against configuration, headers, files, published scores and the base's card.
+    """Hold a model's card, and the files around it, against configuration, headers, published scores and the base's.
 
     Args:
         model: what the user typed: ``org/name``, ``org/name@revision``, a Hub URL or a folder.
@@ -67,6 +68,9 @@ def card_repo(
             skips.append(Skip(what="base", why=problem))
     progress.stage("reading tensor tables")
     stored = _stored(facts, hub, skips)
+    progress.stage("reading the files around the card")
+    own = base is None and bool(claims.bases)
+    side = look_around(facts, base_facts, hub, declared=claims.bases[0] if own else None)
     progress.stage("asking for datasets and scores")
     scores, unread = read_results(facts, hub)
     evidence = Evidence(
@@ -84,6 +88,7 @@ def card_repo(
         drift=None,
         tokens=None,
         profile=profile or load_profile(),
+        side=side,
         card_context=CardContext(
             stored=stored, scores=scores, datasets=look_up_datasets(facts, hub), weights_asked=False
         ),
@@ -96,7 +101,7 @@ def card_repo(
         runtime=RuntimeRecord(
             seconds=round(time.monotonic() - started, 3), peak_rss_bytes=peak_rss_bytes(), requests=hub.requests
         ),
-        skips=(*skips, *unread),
+        skips=(*skips, *side.skips, *unread),
     )
     return Audited(report=report, ending=ending, problem=problem, cause=cause)
 

@@ -35,7 +35,8 @@ def base(evidence: Evidence) -> Iterator[CardClaim]:
     if compared is None:
         observed, status = "the base could not be read", "not_checkable"
     elif not any(_is_named(compared, name) for name in declared):
-        observed, status = f"the weights were compared with another base, {short(compared)}", "not_checkable"
+        what = "card was held against" if unread else "weights were compared with"
+        observed, status = f"the {what} another base, {short(compared)}", "not_checkable"
     else:
         observed = {
             "verified": f"the weights descend from {short(compared)}",

@@ -10,6 +10,8 @@ from audit.policy import CARD_ALONE
 from audit.records import AuditReport, RuntimeRecord
 from reports.formats import RENDERERS, render
 from reports.json_v1 import dump, load
+from reports.letters import discussion_body
+from reports.markdown import pr_body
 from reports.wording import headline, reproduce
 
 
@@ -56,3 +58,10 @@ def test_every_format_renders_it(name: str) -> None:
     made = report(replace(MERGE, card=MERGE.card.replace("cc-by-nc-4.0", "apache-2.0")))
     assert render(made, name)
     assert load(dump(made)) == made
+
+
+def test_no_document_says_that_weights_were_compared() -> None:
+    made = report(MERGE)
+    texts = [str(render(made, "markdown")), discussion_body(made), pr_body(made)]
+    assert all("no weights were read" in text for text in texts)
+    assert not any("compared the weights" in text or "read the weights" in text for text in texts)
