@@ -52,7 +52,9 @@ def completeness(evidence: Evidence) -> Iterator[CardClaim]:
     yield CardClaim(
         claim="sections",
         declared=", ".join(name for name in wanted if name in present) or "none",
-        observed=f"missing: {', '.join(missing)}" if missing else "none of those looked for is missing",
+        observed=f"missing: {', '.join(missing)} (looked for under English headings)"
+        if missing
+        else "none of those looked for is missing",
         status="not_checkable" if missing else "supported",
     )
 

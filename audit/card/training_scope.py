@@ -113,9 +113,9 @@ def _judged(evidence: Evidence, said: _Said) -> tuple[ClaimStatus, str]:
         return "not_checkable", f"the base is {lineage.status}, so what moved is not known"
     if lineage.relation not in {"finetune", "adapter", "identical"}:
         return "not_checkable", f"the relation is {lineage.relation}: other changes cover those of training"
-    inside = [tensor for tensor in drift.tensors if said.part(tensor)]
-    asked = [t for t in drift.tensors if not said.part(t)] if said.only else inside
-    if not inside:
+    part = _module(said.words, drift.tensors) or said.part
+    asked = [tensor for tensor in drift.tensors if part(tensor) != said.only]
+    if not asked:
         return "not_checkable", "no tensor of that part was compared"
     states = [(tensor, _state(tensor, evidence.profile)) for tensor in asked]
     moved = [tensor for tensor, state in states if state == "moved"]
@@ -128,6 +128,14 @@ def _judged(evidence: Evidence, said: _Said) -> tuple[ClaimStatus, str]:
     farthest = sorted(moved, key=lambda t: -t.relative_l2)[:_NAMED]
     names = ", ".join(f"{t.spec.name} by {100 * t.relative_l2:.2g} %" for t in farthest)
     return "contradicted", f"{len(moved)} of {len(asked)} {which} moved: {names}"
+
+
+def _module(words: str, tensors: tuple[TensorDrift, ...]) -> Callable[[TensorDrift], bool] | None:
+    """The part by a module of that name, where there is one: a model with a decoder has more than an encoder."""
+    name = next((name for name in ("encoder", "backbone") if name in words.lower()), None)
+    if name is None or not any(name in tensor.spec.name.lower() for tensor in tensors):
+        return None
+    return lambda tensor: name in tensor.spec.name.lower()
 
 
 def _state(tensor: TensorDrift, profile: Profile) -> Literal["still", "rounded", "moved"]:

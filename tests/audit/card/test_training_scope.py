@@ -120,3 +120,16 @@ def test_a_statement_is_told_once_and_names_what_moved():
 def test_repetition_is_quick():
     saying("only the attention layers were were " * 5_000, evidence())
     saying("\n\n".join(["kept the whole encoder weights were being is " * 12] * 2_000), evidence())
+
+
+def test_only_the_head_was_trained():
+    """A new head has no partner in the base: what counts is that nothing else moved."""
+    text = "Only the classification head was trained."
+    assert saying(text, evidence(change=freeze(""))) == [("only classification head trained", "supported")]
+    assert saying(text, evidence()) == [("only classification head trained", "contradicted")]
+
+
+def test_an_encoder_is_the_module_of_that_name():
+    text = "The encoder was frozen."
+    assert saying(text, evidence(change=freeze("encoder."))) == [("encoder frozen", "supported")]
+    assert saying(text, evidence()) == [("encoder frozen", "contradicted")]
