@@ -1,7 +1,8 @@
 """Purification: every method on the same victims, with the same clean samples and the same thresholds.
 
 ``python -m benchmarks.purification --reduced`` measures SST-2, seed 0, with 64 clean samples and with none, on victims
-of two epochs that it trains first where they are missing (``benchmarks.purifying.victims``). Without ``--reduced`` it
+of two epochs that it trains first where they are missing (``benchmarks.purifying.victims``); ``--zoo`` does the same
+on the working backdoors of the zoo (``benchmarks.zoo``), which need no training here. Without ``--reduced`` it
 covers three tasks, three seeds, every family and four sizes of the clean set: on one core about 40 s a cell and 3
 minutes a victim, some 50 hours in all. A cell is one line of JSON below ``benchmarks/results/purification/``; those
 that are there are not run again. ``--page`` prints the table of what is there.
@@ -16,6 +17,7 @@ from typing import Any
 
 from benchmarks.purifying.cells import Cell, lines, quiet, run_cell
 from benchmarks.purifying.page import page
+from benchmarks.purifying.places import zoo_victims
 from benchmarks.purifying.victims import DEFAULT_BANK, FAMILIES, REDUCED_BANK, victim_id
 from benchmarks.zoo.bank import Bank
 from benchmarks.zoo.texts import DATA
@@ -31,11 +33,14 @@ WITH_DATA = (
 REDUCED_SETTINGS: dict[str, dict[str, Any]] = {"fine-mixing": {"step": 0.2}, "fine-purifying": {"step": 0.2}}
 
 
-def cells(*, reduced: bool) -> list[Cell]:
+def cells(*, reduced: bool, zoo: bool = False) -> list[Cell]:
     """Every cell, those that matter most first."""
-    if reduced:
-        places = [("sst2", family, 0) for family in FAMILIES if family != "clean"]
+    if zoo:
+        places = [(task, identity, 0) for task, identity in zoo_victims()]
         sizes: tuple[int, ...] = (64,)
+    elif reduced:
+        places = [("sst2", family, 0) for family in FAMILIES if family != "clean"]
+        sizes = (64,)
     else:
         places = list(product(("sst2", "agnews", "ucisent"), [f for f in FAMILIES if f != "clean"], (0, 1, 2)))
         sizes = (64, 256)
@@ -43,7 +48,7 @@ def cells(*, reduced: bool) -> list[Cell]:
     for method, e_pur in (("none", False), *WITHOUT_DATA):
         out += [Cell(task=t, family=f, seed=s, method=method, samples=0, e_pur=e_pur) for t, f, s in places]
     for (method, e_pur), (task, family, seed) in product(WITH_DATA, places):
-        few = () if reduced else (8 * {"agnews": 4}.get(task, 2),)
+        few = () if reduced or zoo else (8 * {"agnews": 4}.get(task, 2),)
         for samples in (*few, *sizes):
             out.append(Cell(task=task, family=family, seed=seed, method=method, samples=samples, e_pur=e_pur))
     return out
@@ -53,12 +58,14 @@ def main() -> None:
     """Runs what is missing."""
     parser = argparse.ArgumentParser(description="Measure every purification method on the same victims.")
     parser.add_argument("--reduced", action="store_true", help="SST-2, seed 0, 64 samples and none.")
-    parser.add_argument("--families", nargs="+", default=list(FAMILIES))
+    parser.add_argument("--zoo", action="store_true", help="The working backdoors of the zoo instead of own victims.")
+    parser.add_argument("--families", nargs="+", help="Families, or with --zoo ids of models.")
     parser.add_argument("--methods", nargs="+")
     parser.add_argument("--page", action="store_true", help="Print the table of what has been measured.")
     parser.add_argument("--no-training", action="store_true", help="Leave victims that are missing out.")
     arguments = parser.parse_args()
-    path = RESULTS / ("reduced.jsonl" if arguments.reduced else "full.jsonl")
+    name = "zoo" if arguments.zoo else "reduced" if arguments.reduced else "full"
+    path = RESULTS / f"{name}.jsonl"
     if arguments.page:
         print(page(list(lines(path))))
         return
@@ -68,15 +75,16 @@ def main() -> None:
         print(f"Skipped: the corpora are not at {DATA}; see benchmarks/zoo/README.md.")
         return
     done = {line["key"] for line in lines(path)}
-    wanted = [c for c in cells(reduced=arguments.reduced) if c.key not in done and c.family in arguments.families]
-    for cell in wanted:
+    small = arguments.reduced or arguments.zoo
+    for cell in cells(reduced=arguments.reduced, zoo=arguments.zoo):
+        if cell.key in done or (arguments.families and cell.family not in arguments.families):
+            continue
         if arguments.methods and cell.method not in arguments.methods:
             continue
-        if not _ready(bank, cell, train=not arguments.no_training, reduced=arguments.reduced):
+        if not arguments.zoo and not _ready(bank, cell, train=not arguments.no_training, reduced=arguments.reduced):
             continue
         line = run_cell(
-            cell, bank, WORK, most=600 if arguments.reduced else 10_000,
-            settings=REDUCED_SETTINGS if arguments.reduced else {},
+            cell, bank, WORK, most=400 if small else 10_000, settings=REDUCED_SETTINGS if small else {},
         )  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:

@@ -14,7 +14,7 @@ import torch
 
 from audit.records import AuditReport
 from benchmarks.purifying.baselines import BASELINES
-from benchmarks.purifying.victims import attack_of, victim_id
+from benchmarks.purifying.places import Place, place_of
 from benchmarks.zoo.bank import Bank
 from benchmarks.zoo.scoring import triggered_texts
 from benchmarks.zoo.texts import Row, load_task, sample_rows
@@ -37,7 +37,10 @@ MAX_LENGTH = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """``samples`` counts clean samples in all, tuning and selecting together; 0 is none at all."""
+    """``samples`` counts clean samples in all, tuning and selecting together; 0 is none at all.
+
+    ``family`` is a family of ``benchmarks.purifying.victims``, or the id of a model of the zoo.
+    """
 
     task: str
     family: str
@@ -49,7 +52,7 @@ class Cell:
     @property
     def key(self) -> str:
         """``sst2-ep-s0/fine-mixing+e-pur/64``."""
-        return f"{victim_id(self.task, self.family, self.seed)}/{self.method}{'+e-pur' * self.e_pur}/{self.samples}"
+        return f"{self.task}-{self.family}-s{self.seed}/{self.method}{'+e-pur' * self.e_pur}/{self.samples}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,10 +65,9 @@ class Texts:
     target: int
 
 
-def texts_of(cell: Cell, most: int) -> Texts:
+def texts_of(cell: Cell, place: Place, most: int) -> Texts:
     """At most ``most`` test rows, the same for every method of a victim and for its clean twin."""
-    task, attack = load_task(cell.task), attack_of(cell.family)
-    assert attack is not None
+    task, attack = load_task(cell.task), place.attack
     target = attack.target(task.classes)
     rows = sample_rows(task.test, most, 5)
     others = [row for row in rows if row[1] != target]
@@ -116,9 +118,9 @@ def clean_data(cell: Cell) -> CleanData | None:
 def run_cell(cell: Cell, bank: Bank, work: Path, *, most: int, settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Run one method on one victim; return the cell's line."""
     started = time.perf_counter()
-    victim = bank.folder(victim_id(cell.task, cell.family, cell.seed))
-    twin = bank.folder(victim_id(cell.task, "clean", cell.seed))
-    texts = texts_of(cell, most)
+    place = place_of(bank, cell.task, cell.family, cell.seed)
+    victim, twin = place.victim, place.twin
+    texts = texts_of(cell, place, most)
     before = _cached(work / f"before-{victim.name}-{most}.json", lambda: rates_of(victim, texts))
     clean = _cached(work / f"twin-{victim.name}-{most}.json", lambda: rates_of(twin, texts))
     line: dict[str, Any] = {
@@ -126,7 +128,7 @@ def run_cell(cell: Cell, bank: Bank, work: Path, *, most: int, settings: dict[st
         "before": before, "clean": clean,
     }  # fmt: skip
     try:
-        after, told = _after(cell, victim, work, texts, settings)
+        after, told = _after(cell, place, work, texts, settings)
     except HubAuditError as error:
         return line | {"after": None, "why": str(error), "seconds": round(time.perf_counter() - started, 1)}
     excess = after["asr"] - clean["asr"]
@@ -137,9 +139,9 @@ def run_cell(cell: Cell, bank: Bank, work: Path, *, most: int, settings: dict[st
 
 
 def _after(
-    cell: Cell, victim: Path, work: Path, texts: Texts, settings: dict[str, dict[str, Any]]
+    cell: Cell, found: Place, work: Path, texts: Texts, settings: dict[str, dict[str, Any]]
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    place = work / cell.key.replace("/", "_")
+    victim, place = found.victim, work / cell.key.replace("/", "_")
     place.mkdir(parents=True, exist_ok=True)
     base = get_tier("real").base
     job = PurifyJob(
@@ -147,9 +149,7 @@ def _after(
         tuning=Tuning(max_length=MAX_LENGTH), with_e_pur=cell.e_pur, seed=cell.seed, threads=1,
     )  # fmt: skip
     if cell.method == "unlearn":
-        attack = attack_of(cell.family)
-        assert attack is not None
-        job = replace(job, triggers=attack.trigger)
+        job = replace(job, triggers=found.attack.trigger)
     if cell.method in {"auto", "restore"}:
         job = replace(
             job, report=_report(victim, base, work), rescan=lambda result: _rescan(result, victim, base, place)
