@@ -362,6 +362,30 @@ class ProbeRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PurifiedState:
+    """What a scan and an evaluation said of a model before or after its purification.
+
+    ``accuracy`` and ``attack_success`` are shares in [0, 1] of held-out samples, None where there was no data.
+    """
+
+    outcome: Outcome
+    score: float
+    accuracy: float | None = None
+    attack_success: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PurificationRecord:
+    """How a model was purified, and what that changed; ``words`` are the gate's own sentences."""
+
+    method: str
+    chosen: str
+    before: PurifiedState
+    after: PurifiedState
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditReport:
     """One finished audit. Findings are sorted by severity, then rule, then fingerprint."""
 
@@ -382,3 +406,5 @@ class AuditReport:
     """What the model did when it was run; None when it was not."""
     triage: TriageRecord | None = None
     """What a budget left out, and how likely an edit would have shown; None when everything was to be read."""
+    purification: PurificationRecord | None = None
+    """Set when the report is shown beside the log of a purification; a scan leaves it None."""

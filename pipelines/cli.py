@@ -23,6 +23,7 @@ from pipelines.settings import load_settings, tool_version
 from pipelines.sizes import SizeParam
 
 if TYPE_CHECKING:
+    from audit.records import AuditReport
     from pipelines.audit_repo import Audited
 
 FAIL_ON = ("review", "fail", "never")
@@ -65,6 +66,12 @@ def cli(debug: bool, quiet: bool) -> None:
 @click.option("--full", is_flag=True, help="Read every tensor whole (the default).")
 @click.option("--max-requests", type=click.IntRange(min=1), metavar="N", help="Stop after so many requests to the Hub.")
 @click.option("--no-resume", is_flag=True, help="Keep nothing of a large scan that is interrupted, and begin anew.")
+@click.option(
+    "--probe/--no-probe",
+    default=None,
+    help="Run the model on made-up texts and look for words that decide its answer. On by default for text classifiers "
+    "of up to 700 MB in safetensors files; all of the vocabulary is tried up to 200 MB, or when asked for.",
+)
 @click.option("--format", "formats", multiple=True, type=click.Choice(FORMATS), help="Repeat, in pairs with --output.")
 @click.option(
     "--output", "outputs", multiple=True, metavar="PATH", help="Where the format before it goes; - is stdout."
@@ -93,6 +100,7 @@ def scan(
     full: bool,
     max_requests: int | None,
     no_resume: bool,
+    probe: bool | None,
     formats: tuple[str, ...],
     outputs: tuple[str, ...],
     fail_on: str,
@@ -136,6 +144,7 @@ def scan(
                 hub=open_hub(most_requests=max_requests),
                 progress=progress,
                 accepted=accepted,
+                probe=probe,
                 budget_bytes=budget,
                 resume_folder=None if no_resume else load_settings().cache_folder / "scans",
             )
@@ -163,7 +172,17 @@ def report(report: Path, formats: tuple[str, ...], outputs: tuple[str, ...], tem
     wanted = pair_outputs(formats, outputs)
     check_targets(wanted)
     with templates_of(template_dir):
-        write_reports(load_report(report), wanted)
+        write_reports(_beside_its_log(load_report(report), report), wanted)
+
+
+def _beside_its_log(report: "AuditReport", path: Path) -> "AuditReport":
+    """Return the report with what the log of a purification in the same folder says of its subject."""
+    from reports.purification import LOG_NAME, MAX_LOG_BYTES, with_purification
+
+    log = path.with_name(LOG_NAME)
+    if report.purification is not None or not log.is_file() or log.stat().st_size > MAX_LOG_BYTES:
+        return report
+    return with_purification(report, log.read_bytes())
 
 
 cli.add_command(attest)

@@ -27,6 +27,7 @@ from audit.records import (
     Finding,
     LineageRecord,
     ProbeRecord,
+    PurificationRecord,
     RuntimeRecord,
     Subject,
     ToolRecord,
@@ -77,6 +78,7 @@ class ReportV1:
     profile: Mapping[str, Any] = field(default_factory=dict)
     probe: ProbeRecord | None = None
     triage: TriageRecord | None = None
+    purification: PurificationRecord | None = None
 
 
 def dump(report: AuditReport) -> bytes:

@@ -17,7 +17,7 @@ from scanner.errors import HubAuditError
 GOLDENS = sorted((Path(__file__).parents[1] / "goldens" / "json").glob("*/*.json"))
 
 TOP_LEVEL = ["schema", "tool", "created_at", "subject", "lineage", "coverage", "verdict", "findings", "card", "drift"]
-TOP_LEVEL += ["runtime", "profile"]
+TOP_LEVEL += ["runtime", "profile", "probe", "triage", "purification"]
 
 
 def tree_of(report):
@@ -39,7 +39,7 @@ def test_any_report_comes_back_as_it_was(report):
 def test_field_names_are_those_of_the_contract():
     tree = tree_of(sample_reports.poisoned_row())
     assert list(tree) == TOP_LEVEL
-    assert set(tree["subject"]) == {"repo_id", "path", "revision", "kind"}
+    assert set(tree["subject"]) == {"repo_id", "path", "revision", "kind", "files"}
     assert set(tree["lineage"]["base"]) == {"repo_id", "path", "revision"}
     assert set(tree["card"]) == {"claims"}
     assert set(tree["card"]["claims"][0]) == {"claim", "declared", "observed", "status"}
