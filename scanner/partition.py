@@ -98,12 +98,14 @@ def propose(fused: Table, parts: Table, configs: Sequence[Config]) -> list[Group
         parts: the same of the other side.
         configs: parsed configurations of both sides, for the number of heads.
     """
+    if not fused or not parts:
+        return []
     modules = _modules(parts)
     heads = _head_counts(configs)
     taken: set[str] = set()
     found = []
     stacks = 0
-    for meta in fused.values() if modules else ():
+    for meta in fused.values():
         stacks += len(meta.shape) == 3
         if not _usable(meta) or (len(meta.shape) == 3 and stacks > MAX_STACKS):
             continue
