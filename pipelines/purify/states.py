@@ -7,15 +7,18 @@ enter no mask (design default for the head; ``head="fresh"`` re-initialises them
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from pipelines.purify.checkpoint import open_checkpoint
 from pipelines.purify.job import PurifyFailed, PurifyJob, PurifyResult, WholeTensors
-from pipelines.purify.naming import checkpoint_tensors
+from pipelines.purify.naming import checkpoint_tensors, state_names
 from pipelines.purify.subject import Kind, Subject, load_subject
+from scanner.weights.dtypes import is_float
 
 State = dict[str, torch.Tensor]
 Head = Literal["keep", "fresh"]
@@ -153,5 +156,19 @@ def result_of(job: PurifyJob, model: nn.Module, chosen: str, log: Mapping[str, A
     Raises:
         PurifyFailed: a value is not finite, or the files lay the model out in an unknown way.
     """
-    changed = checkpoint_tensors(open_checkpoint(job.candidate), model.state_dict())
+    checkpoint, state = open_checkpoint(job.candidate), model.state_dict()
+    if len(state_names(checkpoint, state)) < sum(is_float(meta.dtype) for meta in checkpoint.table.values()):
+        state = _respelt(model, job.work)
+    changed = checkpoint_tensors(checkpoint, state)
     return PurifyResult(edits=WholeTensors(changed), chosen=chosen, log=dict(log))
+
+
+def _respelt(model: nn.Module, work: Path) -> State:
+    """The model's tensors under the names that transformers writes, which for some models are not those it loads to."""
+    work.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=work, prefix="names-") as folder:
+        model.save_pretrained(folder)  # type: ignore[operator]
+        state: State = {}
+        for path in sorted(Path(folder).glob("*.safetensors")):
+            state |= load_file(path)
+    return state

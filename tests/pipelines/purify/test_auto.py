@@ -1,0 +1,91 @@
+"""Auto: what calls for which step, what is left alone, and that a stopped run goes on."""
+
+from dataclasses import dataclass, replace
+
+import pico
+import pytest
+import sample_reports
+import torch
+from purevictims import TRIGGER, TRIGGER_ID, job_for, rates, victim
+
+from pipelines.progress import Quiet
+from pipelines.purify import auto, unlearn
+from pipelines.purify.catalogue import PURIFIERS
+from pipelines.purify.checkpoint import open_checkpoint
+from pipelines.purify.job import PurifyFailed
+from pipelines.purify.writer import write_model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toy(unlearn.UnlearnOptions):
+    inert: float = 0.3
+
+
+@pytest.fixture(autouse=True)
+def toy_vocabulary(monkeypatch):
+    """The toy vocabulary has 320 entries: what is rare and what is inert has to be told anew."""
+    monkeypatch.setattr(unlearn, "COMMON", 250)
+    monkeypatch.setattr(unlearn, "DONORS", pico.words()[100:110])
+    monkeypatch.setattr(unlearn, "UnlearnOptions", Toy)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+NO_PROBE = auto.AutoOptions(probe=False)
+
+
+def quiet_report(outcome: str = "pass"):
+    report = sample_reports.honest()
+    return replace(report, findings=(), verdict=replace(report.verdict, outcome=outcome))
+
+
+def test_a_model_in_which_nothing_is_found_is_not_touched(tmp_path) -> None:
+    result = auto.purify(job_for(tmp_path, report=quiet_report(), options=NO_PROBE))
+    assert result.edits.names == frozenset()
+    assert "Nothing was found" in result.chosen
+
+
+def test_a_named_trigger_is_unlearnt_and_the_outcome_can_be_written(tmp_path) -> None:
+    work, out = tmp_path / "work", tmp_path / "out"
+    result = auto.purify(job_for(work, triggers=(TRIGGER,), options=NO_PROBE))
+    assert [step["method"] for step in result.log["steps"]] == ["unlearn"]
+    out.mkdir()
+    write_model(open_checkpoint(victim().folder), result.edits, out, Quiet())
+    accuracy, success = rates(pico.load(out))
+    assert accuracy > 0.9
+    assert success < 0.3
+
+
+def test_a_stopped_run_takes_up_the_steps_that_are_done(tmp_path, monkeypatch) -> None:
+    job = job_for(tmp_path, triggers=(TRIGGER,), options=NO_PROBE)
+    first = auto.purify(job)
+    monkeypatch.setitem(PURIFIERS, "unlearn", replace(PURIFIERS["unlearn"], run=None))  # would fail if it were run
+    again = auto.purify(job)
+    assert again.chosen == first.chosen
+    assert again.edits.names == first.edits.names
+
+
+def test_a_confirmed_trigger_of_the_report_is_enough_for_unlearning(tmp_path) -> None:
+    report = sample_reports.poisoned_row()
+    finding = report.findings[0]
+    place = replace(finding.locations[0], tokens=(replace(finding.locations[0].tokens[0], id=TRIGGER_ID),))
+    confirmed = replace(finding, rule_id="HA901", locations=(place,), suppression=None)
+    tokenizer = pico.make_tokenizer()
+    assert unlearn.confirmed_triggers(replace(report, findings=(confirmed,)), tokenizer) == (TRIGGER,)
+    assert unlearn.confirmed_triggers(replace(report, findings=(replace(confirmed, rule_id="HA1"),)), tokenizer) == ()
+    assert unlearn.confirmed_triggers(None, tokenizer) == ()
+
+
+def test_the_last_resort_is_taken_only_when_a_scan_still_fails(tmp_path) -> None:
+    failing, passing = quiet_report("fail"), quiet_report("pass")
+    taken = auto.purify(job_for(tmp_path / "a", report=failing, rescan=lambda _: failing, options=NO_PROBE))
+    assert [step["method"] for step in taken.log["steps"] if step.get("chosen")] == ["e-pur"]
+    spared = auto.purify(job_for(tmp_path / "b", report=passing, rescan=lambda _: passing, options=NO_PROBE))
+    assert spared.edits.names == frozenset()
+
+
+def test_it_needs_something_to_go_by(tmp_path) -> None:
+    with pytest.raises(PurifyFailed, match="--report"):
+        auto.purify(job_for(tmp_path))
