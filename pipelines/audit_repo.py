@@ -193,8 +193,8 @@ def audit_repo(
     """
     started = time.monotonic()
     from pipelines.parentage import second_opinion
-    from pipelines.resume import Resume
     from pipelines.probing import Probed, probe_candidate
+    from pipelines.resume import Resume
     from scanner.lineage.revision import nearest_revision
     from scanner.lineage.sampling import new_salt, sampling_seed
     from scanner.pickles import inspect_pickles

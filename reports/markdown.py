@@ -30,6 +30,7 @@ from reports.wording import (
     place,
     reproduce,
     severity,
+    probe_lines,
     triage_lines,
 )
 
@@ -119,6 +120,7 @@ def base_context(report: AuditReport) -> dict[str, Any]:
         "calibration": report.verdict.calibration,
         "notes": report.verdict.notes[:5],
         "triage": triage_lines(report),
+        "probe": probe_lines(report),
         "limits": LIMITS,
         "command": reproduce(report),
         "homepage": MarkdownSource(HOMEPAGE),

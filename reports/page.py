@@ -32,6 +32,7 @@ from reports.wording import (
     reproduce,
     spoken,
     threshold,
+    probe_lines,
     triage_lines,
 )
 
@@ -91,6 +92,7 @@ def render_page(report: AuditReport) -> str:
         outcome_sentence=outcome_sentence(report),
         when=moment(report.created_at),
         triage=triage_lines(report),
+        probe=probe_lines(report),
         found=found(report.findings),
         tiles=_tiles(report),
         family=_family(report),

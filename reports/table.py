@@ -29,6 +29,7 @@ from reports.wording import (
     reproduce,
     severity,
     spoken,
+    probe_lines,
     triage_lines,
 )
 
@@ -88,6 +89,10 @@ def _parts(report: AuditReport) -> Iterator[RenderableType]:
         yield from _finding(finding)
     if len(report.findings) > FINDINGS_SHOWN:
         yield _indented(Text(f"and {len(report.findings) - FINDINGS_SHOWN:,} more findings; --format json lists all"))
+    if report.probe:
+        yield _heading("Probe")
+        for line in probe_lines(report):
+            yield _indented(Text(clean_prose(line)))
     if report.triage:
         yield _heading("Sample")
         for line in triage_lines(report):

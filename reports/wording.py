@@ -124,6 +124,27 @@ def read_bytes(report: AuditReport) -> str:
     return f"read {byte_size(reach.bytes_read)} of weights that hold {byte_size(reach.bytes_total)}"
 
 
+def probe_lines(report: AuditReport) -> tuple[str, ...]:
+    """What the model did when it was run on made-up texts, one line a pair of classes; empty when it was not run."""
+    probe = report.probe
+    if probe is None:
+        return ()
+    lines = [
+        f"The model was run on {probe.texts:,} made-up texts in {probe.seconds:.0f} s, {probe.tried:,} insertions in all."
+    ]
+    for direction in probe.directions:
+        best = direction.insertions[0] if direction.insertions else None
+        if best is None:
+            continue
+        lines.append(
+            f"From {direction.source} to {direction.target}: {best.text} turned {best.flipped} of {best.carriers} "
+            f"texts of {best.words} words, control words {direction.control_flipped} of {direction.control_tried}."
+        )
+    if probe.left_out:
+        lines.append(f"Nothing was tried towards {len(probe.left_out)} classes: {', '.join(probe.left_out[:5])}.")
+    return tuple(lines)
+
+
 def triage_lines(report: AuditReport) -> tuple[str, ...]:
     """Return what a budget left out and how likely an edit would have shown, a sentence each; empty without a budget."""
     triage = report.triage
