@@ -13,8 +13,8 @@ _RANK = re.compile(
     r"(?i)\b(?:q?(?:rs)?lora|dora)\b[^.\n]{0,40}?\b(?:rank|r)\s?(?:=|:|of|is)?\s?\(?(\d{1,4})\b"
     r"|\brank[- ](\d{1,4})\s(?:q?lora|dora|adapter)"
 )
-_RANK_FIELDS = ("lora r", "lora rank", "r", "rank", "lora rank (r)", "lora r (rank)", "lora dim", "lora config r")
-_TARGET_FIELDS = ("target modules", "lora target modules", "lora target", "targets")
+_RANK_FIELDS = ("lora r", "lora rank", "r", "lora rank (r)", "lora r (rank)", "lora dim", "lora config r")
+_TARGET_FIELDS = ("target modules", "lora target modules", "lora target")
 _MODULE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,40}")
 _SEVERAL = re.compile(r"(?i)\b(?:ranks|ablation|sweep|compar\w*|versus|vs|than|or|between|from|instead|alpha)\b")
 _MERGED = "no adapter in this repository: a merged one does not show its rank"

@@ -20,6 +20,9 @@ _SAME_TASK = {
     "ForCausalLM": ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"),
     "ForMaskedLM": ("ForMaskedLM", "ForPreTraining", "LMHeadModel"),
 }
+_GENERATIVE = ("ForConditionalGeneration", "ForCausalLM", "LMHeadModel")
+_GENERATED = frozenset({"text-classification", "token-classification", "question-answering"})
+"""Tasks that a model may do by writing the answer."""
 _CLASS = re.compile(r"[A-Z][A-Za-z0-9_]{2,60}(?:For[A-Z][A-Za-z]{3,40}|LMHeadModel|Model)")
 
 
@@ -32,8 +35,11 @@ def task(evidence: Evidence) -> Iterator[CardClaim]:
         fits = any(name.endswith(_SAME_TASK.get(suffix, (suffix,))) for name in architectures)
         # A headless or custom class says nothing of the task: the head may be put on by the code that loads it.
         plain = all(name.endswith("Model") and not name.endswith("LMHeadModel") for name in architectures)
+        generative = declared in _GENERATED and all(name.endswith(_GENERATIVE) for name in architectures)
         custom = bool((evidence.candidate.config or {}).get("auto_map"))
-        status: ClaimStatus = "supported" if fits else "not_checkable" if plain or custom else "contradicted"
+        status: ClaimStatus = (
+            "supported" if fits else "not_checkable" if plain or custom or generative else "contradicted"
+        )
         yield CardClaim(
             claim="pipeline_tag",
             declared=short(str(declared)),

@@ -11,12 +11,12 @@ from audit.records import CardClaim, ClaimStatus
 
 _NUMBER = r"(\d{1,3}(?:,\d{3}){1,2}|\d{1,7})\s?([kKM](?![\w]))?"
 _WHAT = (
-    r"(?:context|sequence|input)[\s-](?:length|window|size)|"
+    r"context[\s-](?:length|window|size)|(?:sequence|input)[\s-]length|"
     r"max(?:imum)?[\s-](?:sequence|input|context|token)s?(?:[\s-](?:length|limit))?"
 )
 _AFTER = re.compile(rf"(?i)\b(?:{_WHAT})\b[^.\d\n]{{0,25}}?(?<![\w.]){_NUMBER}")
 _BEFORE = re.compile(
-    rf"(?i)(?<![\w.]){_NUMBER}[\s-]{{0,2}}(?:tokens?[\s-]{{1,2}})?(?:context|sequence)[\s-](?:length|window|size)"
+    rf"(?i)(?<![\w.]){_NUMBER}[\s-]{{0,2}}(?:tokens?[\s-]{{1,2}})?(?:context[\s-](?:length|window|size)|sequence[\s-]length)"
 )
 _FIELDS = ("context length", "context window", "context", "maximum sequence length", "max sequence length",
            "max position embeddings", "context size", "max context length")  # fmt: skip

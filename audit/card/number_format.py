@@ -22,8 +22,7 @@ _FORMATS = {
     "bfloat16": "BF16",
     "bf16": "BF16",
 }
-_FIELDS = ("tensor type", "dtype", "torch dtype", "weights dtype", "weight dtype", "weights precision", "data type",
-           "storage precision")  # fmt: skip
+_FIELDS = ("tensor type", "weights dtype", "weight dtype", "weights precision", "storage precision")
 _WORD = re.compile(r"(?i)(?:torch\.)?([a-z]+\d\d)")
 
 

@@ -11,7 +11,7 @@ from audit.records import CardClaim, ClaimStatus
 
 _METHODS = {
     "gguf": "gguf", "gptq": "gptq", "awq": "awq", "bnb": "bitsandbytes", "bitsandbytes": "bitsandbytes", "fp8": "fp8",
-    "exl2": "exl2", "aqlm": "aqlm", "hqq": "hqq", "nf4": "bitsandbytes",
+    "exl2": "exl2", "aqlm": "aqlm", "hqq": "hqq",
 }  # fmt: skip
 _BITS = re.compile(r"(?i)([2-8])[- ]?bits?")
 _GGUF_FILE = re.compile(r"(?i)[._-](I?Q[2-8](?:_[A-Z0-9]{1,3}){0,2}|F16|F32|BF16)(?=[._-])")

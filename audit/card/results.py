@@ -144,7 +144,8 @@ def _in_text(evidence: Evidence, results: list[Result]) -> Iterator[tuple[float,
     listed = text[start : start + 3000].split("\n#", 1)[0]
     by_name: defaultdict[str, list[float]] = defaultdict(list)
     for result in results:
-        if result.value is not None:
+        # The list is of the evaluation set; the index may be of the test set.
+        if result.value is not None and "test" not in result.whose[3].lower():
             by_name[metric_key(result.name or result.metric)].append(result.value)
     for match in _BULLET.finditer(listed):
         values = by_name.get(metric_key(match.group(1)), [])

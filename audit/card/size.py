@@ -19,13 +19,17 @@ _SIZE = re.compile(_AMOUNT.replace(r"(?![\w.])", r"[\s-]{1,2}(?:\w{1,12}\s)?para
 _VALUE = re.compile(_AMOUNT, re.IGNORECASE)
 _WHOLE = re.compile(r"(?<![\w.,])\d{1,3}(?:,\d{3}){1,4}(?![\w,])|(?<![\w.,])\d{6,13}(?![\w.,])")
 _IN_NAME = re.compile(r"(?i)(\d{1,4}(?:\.\d{1,3})?)b")
+_ABOUT = re.compile(r"^(?:[~≈]|about|approx\w*\.?|around|roughly|total:?)\s*", re.IGNORECASE)
+_LEAST = 1e5
+"""Smaller whole numbers are steps or dimensions."""
 _UNITS = {"m": 1e6, "million": 1e6, "b": 1e9, "billion": 1e9}
 _OTHERS = re.compile(
     r"(?i)\b(?:than|versus|vs|compar\w*|like|outperform\w*|surpass\w*|rival\w*|match\w*|teacher|distill?ed|larger|"
     r"smaller|bigger|non-embedding|excluding|active|activated|effective|trainable|trained parameters|up to|ranging|"
     r"range[sd]?|series|family|sizes|variants?|from|between|other|competit\w*|"
     r"(?:vision|image|text|audio|speech) encoder|draft|adapters?|lora|"
-    r"experts?|per token|reward|judge|gpt-\d|tokens? (?:of|and))\b"
+    r"experts?|per token|generat\w*|used to|annotat\w*|synthetic|baselines?|"
+    r"label(?:l?ed|ling)|beats?|better|worse|models|reward|judge|gpt-\d|tokens? (?:of|and))\b"
 )
 _FIELDS = ("parameters", "number of parameters", "num parameters", "total parameters", "model parameters",
            "parameter count", "params", "number of params", "model size", "total params")  # fmt: skip
@@ -89,14 +93,14 @@ def _said(evidence: Evidence) -> set[float]:
         if amounts and not _OTHERS.search(sentence):
             found.update(amounts)
     for value in prose.named(*_FIELDS):
-        amount = _VALUE.search(value)
-        whole = _WHOLE.search(value)
-        if re.search(r"(?i)\b(?:active|trainable|non-embedding|[kmgt]i?b)\b", value.split("(")[0]):
+        start = _ABOUT.sub("", value, count=1)
+        amount, whole = _VALUE.match(start), _WHOLE.match(start)
+        if re.search(r"(?i)\b(?:active|trainable|non-embedding|[kmgt]i?b)\b", value):
             continue
         if amount and not re.search(r"(?i)\d\s?(?:[mg]i?b)\b", value):
             found.add(_number(amount))
-        elif whole:
-            found.add(float(whole.group(0).replace(",", "")))
+        elif whole and (count := float(whole.group(0).replace(",", ""))) >= _LEAST:
+            found.add(count)
     return found
 
 

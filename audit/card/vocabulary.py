@@ -12,17 +12,21 @@ from audit.records import CardClaim, ClaimStatus
 CONFIG = "vocab_size (config.json)"
 _SIZE = re.compile(
     r"(?i)\b(?:vocab(?:ulary)?)(?:\s(?:size|of|has|contains|with|is|comprises|consists of)){1,3}\s(?:about\s)?"
-    r"(\d{1,3}(?:,\d{3}){1,2}|\d{3,7})(?![\d.kKM%])"
+    r"(\d{1,3}(?:,\d{3}){1,2}|\d{3,7})(?![\d.kKM%]|\s\d)"
 )
 _FIELDS = ("vocab size", "vocabulary size", "vocabulary")
-_WHOLE = re.compile(r"(\d{1,3}(?:,\d{3}){1,2}|\d{3,7})(?![\d.kKM%])")
+_WHOLE = re.compile(r"(\d{1,3}(?:,\d{3}){1,2}|\d{3,7})(?![\d.kKM%]|\s\d)")
 _ADDED = re.compile(
     r"(?i)\b(?:added|adds|adding|extended (?:the (?:vocabulary|tokenizer) )?(?:by|with))\s(\d{1,6}(?:,\d{3})?)\s"
     r"(?:(?:new|special|extra|additional|custom|domain)\s){0,3}tokens\b"
 )
 _NOT_HERE = re.compile(
-    r"(?i)\b(?:than|versus|vs|compar\w*|base model|original\w*|reduced|from|previous\w*|not|teacher)\b"
+    r"(?i)\b(?:than|versus|vs|compar\w*|base model|original\w*|reduced|from|previous\w*|not|teacher|"
+    r"added|adds|adding|new|extra|extended|"
+    r"additional|domain|words)\b"
 )
+_LEAST = 1000
+"""Smaller vocabularies are those of characters or of a few added words."""
 _PADDING = 512
 """Token tables are padded to multiples of at most so many rows; the tokens are then fewer than the rows."""
 
@@ -75,7 +79,7 @@ def written(evidence: Evidence) -> Iterator[CardClaim]:
         observed = f"{rows:,} {where}"
         size = next(iter(said))
         status = "supported" if size <= rows < size + _PADDING else "not_checkable"
-        status = "contradicted" if size > rows + _PADDING or size * 2 < rows else status
+        status = "contradicted" if size > rows + _PADDING or _LEAST <= size < rows / 2 else status
     yield CardClaim(claim="vocabulary", declared=short(declared), observed=observed, status=status)
 
 
