@@ -8,6 +8,7 @@ notification, so that an empty list of results is never all there is to see.
 import json
 import re
 from collections.abc import Iterable
+from gzip import compress
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +32,12 @@ RESULTS_SHOWN = 5000
 """GitHub shows this many results of a run; findings are sorted worst first, so the rest is the least."""
 
 LOCATIONS_SHOWN = 100
+LOCATIONS_TOTAL = 25_000
+"""Places in all results together; beyond that, each result names its share of them."""
+
+PACKED_LIMIT_BYTES = 9_500_000
+"""Below the 10 MB (packed by gzip) beyond which GitHub refuses an upload."""
+
 TOKENS_SHOWN = 20
 CARD = "README.md"
 
@@ -63,7 +70,19 @@ def render_sarif(report: AuditReport, *, readme: str | None = None) -> str:
     ``readme`` is the text of the card, when at hand: findings about the card are then anchored to the line of
     ``base_model`` instead of line 1.
     """
-    shown = report.findings[:RESULTS_SHOWN]
+    shown = min(RESULTS_SHOWN, len(report.findings))
+    text = _log(report, readme, shown)
+    while shown and len(text) > PACKED_LIMIT_BYTES and len(compress(text.encode("ascii"), 1)) > PACKED_LIMIT_BYTES:
+        shown //= 2
+        text = _log(report, readme, shown)
+    return text
+
+
+def _log(report: AuditReport, readme: str | None, count: int) -> str:
+    """Return the log with the first ``count`` findings."""
+    shown = report.findings[:count]
+    wanted = sum(min(LOCATIONS_SHOWN, len(finding.locations)) for finding in shown)
+    places = LOCATIONS_SHOWN if wanted <= LOCATIONS_TOTAL else max(1, LOCATIONS_TOTAL // count)
     rules = _rules(shown)
     index = {rule["id"]: place for place, rule in enumerate(rules)}
     card_line = _base_model_line(readme)
@@ -78,8 +97,8 @@ def render_sarif(report: AuditReport, *, readme: str | None = None) -> str:
             }
         },
         "automationDetails": {"id": f"hubaudit/{quote(report.subject.name, errors='replace')}/"},
-        "invocations": [_invocation(report)],
-        "results": [_result(finding, index[clean_line(finding.rule_id)], card_line) for finding in shown],
+        "invocations": [_invocation(report, count)],
+        "results": [_result(finding, index[clean_line(finding.rule_id)], card_line, places) for finding in shown],
         "columnKind": "unicodeCodePoints",
         "properties": _properties(report),
         **_version_control(report),
@@ -124,7 +143,7 @@ def _section(rule_id: str) -> dict[str, str]:
         return {}
 
 
-def _result(finding: Finding, rule_index: int, card_line: int) -> dict[str, Any]:
+def _result(finding: Finding, rule_index: int, card_line: int, places: int) -> dict[str, Any]:
     figures = "; ".join(measured(measurement) for measurement in finding.measurements)
     text = f"{finding.title}. {finding.explanation} Measured: {figures}. What to do: {finding.remedy}"
     return {
@@ -132,7 +151,7 @@ def _result(finding: Finding, rule_index: int, card_line: int) -> dict[str, Any]
         "ruleIndex": rule_index,
         "level": SEVERITY_TABLE[finding.severity][0],
         "message": _text(text),
-        "locations": [_location(location, card_line) for location in finding.locations[:LOCATIONS_SHOWN]],
+        "locations": [_location(location, card_line) for location in finding.locations[:places]],
         "partialFingerprints": {"hubaudit/v1": clean_line(finding.fingerprint)},
         "suppressions": _suppressions(finding),
         "properties": {
@@ -170,7 +189,7 @@ def _location(location: Location, card_line: int) -> dict[str, Any]:
     return {"physicalLocation": physical, "logicalLocations": [logical]}
 
 
-def _invocation(report: AuditReport) -> dict[str, Any]:
+def _invocation(report: AuditReport, count: int) -> dict[str, Any]:
     """Return whether the audit concluded, and everything that it did not look at."""
     concluded = report.verdict.outcome != "inconclusive"
     notes = [_notification("note", "note" if concluded else "warning", note) for note in report.verdict.notes]
@@ -183,8 +202,8 @@ def _invocation(report: AuditReport) -> dict[str, Any]:
         notes.append(_notification("not-compared", "note", f"{group.why}: {', '.join(group.names)}{more}"))
     if left_out:
         notes.append(_notification("not-compared", "note", f"and {left_out:,} more reasons, listed in the JSON report"))
-    if len(report.findings) > RESULTS_SHOWN:
-        surplus = len(report.findings) - RESULTS_SHOWN
+    if len(report.findings) > count:
+        surplus = len(report.findings) - count
         notes.append(_notification("not-listed", "warning", f"{surplus:,} more findings are in the JSON report"))
     invocation: dict[str, Any] = {"executionSuccessful": concluded, "toolExecutionNotifications": notes}
     time = _TIME.match(report.created_at)

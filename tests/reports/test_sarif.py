@@ -1,14 +1,17 @@
 import dataclasses
+import gzip
 import json
+import random
 import re
 from pathlib import Path
 
 import pytest
 import sample_reports
-from any_report import reports
+from any_report import reports as any_reports
 from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft7Validator
 
+import reports.sarif
 from audit.records import SEVERITIES, Location, SkipRecord, Suppression
 from audit.rulebook import all_rules, explain
 from reports.formats import render
@@ -34,7 +37,7 @@ def test_it_obeys_the_official_schema(validator, name):
     validator.validate(json.loads(render_sarif(sample_reports.hostile("\x1b<\n"))))
 
 
-@given(report=reports())
+@given(report=any_reports())
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_report_obeys_the_official_schema(validator, report):
     validator.validate(json.loads(render_sarif(report)))
@@ -235,3 +238,34 @@ def test_every_other_format_says_accepted(name):
     assert "accepted" in text.lower()
     assert "1 low, 1 accepted" in text or name == "markdown"
     assert "\x1b" not in text
+
+
+def test_many_hostile_results_stay_within_what_code_scanning_takes():
+    # GitHub: 25,000 results a run of which 5,000 are shown, 1,000 places a result, 10 MB packed.
+    report = sample_reports.poisoned_row()
+    place = dataclasses.replace(report.findings[0].locations[0], tensor="\x1b[31m\u202e<script>{}.weight")
+    finding = dataclasses.replace(report.findings[0], locations=(place,) * 300)
+    many = tuple(dataclasses.replace(finding, fingerprint=f"{n:016x}") for n in range(RESULTS_SHOWN + 2))
+    text = render_sarif(dataclasses.replace(report, findings=many))
+    assert len(gzip.compress(text.encode(), compresslevel=1)) < 10_000_000
+    results = json.loads(text)["runs"][0]["results"]
+    assert len(results) == RESULTS_SHOWN
+    assert {len(result["locations"]) for result in results} == {5}
+    assert {place["physicalLocation"]["region"]["startLine"] for place in results[0]["locations"]} == {1}
+    assert len({result["partialFingerprints"]["hubaudit/v1"] for result in results}) == RESULTS_SHOWN
+
+
+def test_results_that_cannot_be_packed_give_way_and_say_so(monkeypatch):
+    monkeypatch.setattr(reports.sarif, "PACKED_LIMIT_BYTES", 60_000)
+    report = sample_reports.poisoned_row()
+    draw = random.Random(1)
+    many = tuple(
+        dataclasses.replace(report.findings[0], fingerprint=f"{n:016x}", explanation=draw.randbytes(900).hex())
+        for n in range(100)
+    )
+    text = render_sarif(dataclasses.replace(report, findings=many))
+    assert len(gzip.compress(text.encode(), compresslevel=1)) <= 60_000
+    run = json.loads(text)["runs"][0]
+    assert 0 < len(run["results"]) < 100
+    notes = [note["message"]["text"] for note in run["invocations"][0]["toolExecutionNotifications"]]
+    assert f"{100 - len(run['results'])} more findings are in the JSON report" in notes

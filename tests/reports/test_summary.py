@@ -37,3 +37,18 @@ def test_a_summary_of_ten_thousand_hostile_findings_stays_under_the_limit():
     shown = len(re.findall(r"^\| critical", text, re.MULTILINE))
     assert 10 < shown < 200
     assert f"{10_000 - shown} more findings are in the JSON report." in text.replace(",", "")
+
+
+def test_a_summary_whose_every_part_is_huge_and_hostile_stays_under_the_limit():
+    report = sample_reports.hostile("|`*<!--" + "\U0001f600" * 3000)
+    finding = dataclasses.replace(report.findings[0], locations=report.findings[0].locations * 50)
+    claims = tuple(dataclasses.replace(report.card[0], claim=f"{n}" + "é|" * 5000) for n in range(5000))
+    skips = tuple(dataclasses.replace(report.coverage.skipped[0], why=f"{n} " + "é|" * 5000) for n in range(5000))
+    report = dataclasses.replace(
+        report,
+        findings=(finding,) * 5000,
+        card=claims,
+        coverage=dataclasses.replace(report.coverage, skipped=skips),
+        verdict=dataclasses.replace(report.verdict, notes=("é|" * 5000,) * 500),
+    )
+    assert len(render_summary(report).encode()) <= LIMIT_BYTES
