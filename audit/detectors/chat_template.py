@@ -15,6 +15,7 @@ CONDITIONAL = Rule(id="HA701", title="A chat template reacts to what a message s
 WRITES = Rule(id="HA702", title="A chat template writes instructions that the base's does not", severity="medium")
 REACHES = Rule(id="HA703", title="A chat template uses what formatting does not need", severity="critical")
 CHANGED = Rule(id="HA704", title="A chat template differs from the base's", severity="info", weighs=False)
+UNREAD = Rule(id="HA705", title="A chat template could not be read", severity="medium")
 
 _STRUCTURE = frozenset(
     {
@@ -62,6 +63,9 @@ def run(evidence: Evidence) -> Iterator[Hit]:
     """Judge each template by the worst that is new in it."""
     for template in evidence.side.templates:
         if template.state in {"same", "whitespace"}:
+            continue
+        if template.problem is not None:
+            yield _unread(template, template.problem, evidence)
             continue
         found = [*_conditional(template, evidence), *_writes(template, evidence), *_reaches(template, evidence)]
         yield from found
@@ -156,6 +160,19 @@ def _reaches(template: TemplateFacts, evidence: Evidence) -> Iterator[Hit]:
             comparison=">",
         ),
         weighs=bool(grave),
+    )
+
+
+def _unread(template: TemplateFacts, problem: str, evidence: Evidence) -> Hit:
+    return _hit(
+        evidence,
+        template,
+        UNREAD,
+        "medium",
+        "exact",
+        f"The template {problem}, so nobody knows here what it does; it is not the base's.",
+        "Use the base's template, or have somebody read this one.",
+        Measurement(name="templates not read", value=1.0, unit="templates", threshold=0.0, comparison=">"),
     )
 
 
@@ -285,7 +302,7 @@ def _hit(
 
 DETECTOR = Detector(
     name="chat_template",
-    rules=(CONDITIONAL, WRITES, REACHES, CHANGED),
+    rules=(CONDITIONAL, WRITES, REACHES, CHANGED, UNREAD),
     run=run,
     needs_drift=False,
     needs_verified_base=False,

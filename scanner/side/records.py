@@ -54,7 +54,8 @@ class TemplateFacts:
     """One chat template of the candidate, and what it has that no template of the base has.
 
     ``emissions`` are new literal texts, ``conditions`` new tests of a message's content or of the clock, ``reaches``
-    new uses of what formatting does not need, ``hidden`` new characters that do not show (as ``U+200B``).
+    new uses of what formatting does not need, ``hidden`` new characters that do not show (as ``U+200B``). ``problem``
+    says why a template could not be read, as the tail of a sentence about it.
     """
 
     file: str
@@ -64,6 +65,7 @@ class TemplateFacts:
     conditions: tuple[Guard, ...] = ()
     reaches: tuple[Reach, ...] = ()
     hidden: tuple[str, ...] = ()
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -249,6 +249,9 @@ def _subscripts(node: nodes.Node) -> Iterator[str]:
     for item in (*own, *node.find_all(nodes.Getitem)):
         if isinstance(_constant(item.arg), str):
             yield str(_constant(item.arg))
+    for pair in node.find_all(nodes.Keyword):
+        if pair.key == "attribute" and isinstance(_constant(pair.value), str):
+            yield str(_constant(pair.value))
 
 
 def _is_conversation(node: nodes.Node | None) -> bool:

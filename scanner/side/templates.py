@@ -68,6 +68,8 @@ def compare_templates(
         try:
             found.append(known.compare(template))
         except BadTemplate as error:
+            state: Difference = "changed" if theirs else "added"
+            found.append(TemplateFacts(file=template.file, name=template.name, state=state, problem=str(error)))
             skips.append(Skip(what=f"{template.file}: {template.name[:40]!a}", why=f"The chat template {error}."))
     if len(own) > MAX_TEMPLATES:
         skips.append(Skip(what=f"{len(own) - MAX_TEMPLATES} more chat templates", why="They are too many to be read."))

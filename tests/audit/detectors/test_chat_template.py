@@ -95,3 +95,16 @@ def test_calls_of_unknown_functions_alone_are_a_note(tmp_path):
 def test_what_the_base_has_is_not_the_candidates(tmp_path):
     _, _, planted = ATTACKS["keyword"]
     assert not [hit for hit in judged(looked_at(tmp_path, planted, planted + " ")) if hit.score]
+
+
+@pytest.mark.parametrize(
+    "text", ["{% if %}", "{{ " + "(" * 900 + "a", "x" * 70_000, "{{ a }}" * 2_001, "{% if a %}" * 300]
+)
+def test_a_template_that_cannot_be_read_is_never_clean(tmp_path, text):
+    (tmp_path / "chat_template.jinja").write_text(text)
+    skips = []
+    (found,) = compare_templates(facts_of(tmp_path), None, Hub("http://127.0.0.1:9"), skips)
+    of = dataclasses.replace(evidence_for.evidence(None), side=SideFacts(templates=(found,)))
+    (hit,) = judged(of)
+    assert (hit.rule_id, hit.score) == ("HA705", of.profile.value("HA705.score"))
+    assert len(skips) == 1
