@@ -3,7 +3,6 @@
 Written to people who did not ask: neutral, short, with a way to say no. The templates escape everything they print.
 """
 
-
 from audit.records import SEVERITIES, AuditReport
 from reports.card_section import BEGIN, END
 from reports.environment import MarkdownSource

@@ -28,9 +28,9 @@ from reports.wording import (
     outcome_words,
     pinned,
     place,
+    probe_lines,
     reproduce,
     severity,
-    probe_lines,
     triage_lines,
 )
 

@@ -27,12 +27,12 @@ from reports.wording import (
     outcome_sentence,
     outcome_words,
     place,
+    probe_lines,
     quantity,
     read_bytes,
     reproduce,
     spoken,
     threshold,
-    probe_lines,
     triage_lines,
 )
 

@@ -25,11 +25,11 @@ from reports.wording import (
     outcome_sentence,
     pinned,
     place,
+    probe_lines,
     read_bytes,
     reproduce,
     severity,
     spoken,
-    probe_lines,
     triage_lines,
 )
 

@@ -37,6 +37,7 @@ def pems(private: Any, password: bytes | None = None) -> tuple[bytes, bytes]:
     )
 
 
+# Every worker makes its own keys, so no test may be named after one.
 KEY, PUBLIC = pems(ed25519.Ed25519PrivateKey.generate())
 OTHER = pems(ed25519.Ed25519PrivateKey.generate())[1]
 SIGNED = sign(REPORT, RAW, KEY)
@@ -150,6 +151,7 @@ def test_another_report_is_not_attested() -> None:
             "does not name the report",
         ),
     ],
+    ids=range(6),
 )
 def test_a_signature_over_something_else_is_refused(payload: bytes, payload_type: str, said: str) -> None:
     with pytest.raises(NotAttested) as caught:
@@ -175,6 +177,7 @@ def test_a_signature_over_something_else_is_refused(payload: bytes, payload_type
         b'{"payload": "aaaa", "payloadType": "a", "signatures": ["x"]}',
         b'{"payload": "aaaa", "payloadType": "a", "signatures": ' + b"[" * 50_000,
     ],
+    ids=range(13),
 )
 def test_what_is_no_whole_envelope_attests_nothing(raw: bytes) -> None:
     with pytest.raises((BadEnvelope, NotAttested)) as caught:
@@ -190,13 +193,13 @@ def test_two_signatures_and_no_key_id_are_read() -> None:
     assert verify(both, PUBLIC, RAW)["model"]["name"] == "demo/reviews-poisoned-row"
 
 
-@pytest.mark.parametrize("key", [b"", b"no key", PUBLIC, KEY[:60]])
+@pytest.mark.parametrize("key", [b"", b"no key", PUBLIC, KEY[:60]], ids=["empty", "text", "public", "cut"])
 def test_a_private_key_that_is_none(key: bytes) -> None:
     with pytest.raises(BadKey):
         sign(REPORT, RAW, key)
 
 
-@pytest.mark.parametrize("key", [b"", b"no key", KEY])
+@pytest.mark.parametrize("key", [b"", b"no key", KEY], ids=["empty", "text", "private"])
 def test_a_public_key_that_is_none(key: bytes) -> None:
     with pytest.raises(BadKey):
         verify(SIGNED, key)
