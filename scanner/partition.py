@@ -17,9 +17,9 @@ from scanner.weights.dtypes import is_float
 from scanner.weights.rearranged import Place
 
 MAX_EXPERTS: Final = 1024
-MAX_MODULES: Final = 128
+MAX_MODULES: Final = 32
 """Modules of one layer that are looked at; bounds the work on hostile tables."""
-MAX_STACKS: Final = 4096
+MAX_STACKS: Final = 512
 """As ``MAX_MODULES``, for stacks of experts."""
 TURNED: Final = ", turned"
 """Ending of the labels of layouts that are turned."""
@@ -198,7 +198,9 @@ def _groups_of(meta: TensorMeta, site: _Site, modules: Sequence[_Parts], heads: 
             made = _fused(meta, role, site, module, heads) or _renamed(meta, role, site, module)
         if made is not None:
             found.append(made)
-    if len(found) == 1:
+        if len(found) > 1:
+            return
+    if found:
         yield found[0]
 
 
