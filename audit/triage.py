@@ -6,7 +6,7 @@ from audit.records import TriageRecord
 
 
 def sampling_doubts(evidence: Evidence) -> tuple[str, ...]:
-    """The sentence that keeps a sample from passing (docs/decisions/0006); none when everything was to be read."""
+    """The sentence that keeps a sample from passing (docs/decisions/0007); none when everything was to be read."""
     drift = evidence.drift
     if drift is None or drift.sampling is None:
         return ()

@@ -144,7 +144,7 @@ def _weigh(
                 drift = measure(
                     alignment, base_source, candidate_source, progress=progress.advance, threads=threads, store=store
                 )
-        if status == "verified":
+        if status == "verified" and within is None:  # the rank of whole matrices is beyond a budget
             checks = (*checks, check_delta_rank(drift, base_source, candidate_source, seed=seed))
         measured = measure_relation(checks, drift)
         found = declared_or_measured(relation, measured.relation) if status == "verified" else traced.relation
@@ -182,7 +182,8 @@ def audit_repo(
         threads: cores for the numerics; all usable ones when None.
         salt: a secret number from which the sampled rows are drawn; a new one when None.
         accepted: findings that were accepted (``audit.suppressions``); they are marked and do not count.
-        probe: run the model (``pipelines.probing``): True asks for it, None does it where it is usual.
+        probe: run the model (``pipelines.probing``): True asks for it, None does it where it is usual and there is no
+            budget.
         budget_bytes: weights to read from both sides together; all of them when None.
         resume_folder: where a scan of Hub repositories keeps what it has measured until it ends, and looks for what an
             interrupted one has left; nothing is kept when None, or when there is a budget.

@@ -13,7 +13,7 @@ ESCALATION = 1.0
 """Bytes that may be read beyond the budget where a sample is unusual, in multiples of the budget."""
 LEAST_SHARE = 0.25
 """Part of the budget that is left for the comparison, whatever the check of the base has taken."""
-GAP_BYTES = 16 << 10
+GAP_BYTES = 4 << 10
 """Unwanted bytes between two runs that are worth one request less; a full scan, which has few gaps, allows more."""
 
 Unusual = Callable[[DriftFacts], Sequence[str]]
