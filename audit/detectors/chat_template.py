@@ -197,7 +197,14 @@ def _is_triggered(emission: Emission) -> bool:
 
 
 def _triggers(emission: Emission) -> tuple[Guard, ...]:
-    """The conditions of a text that wait for something: content, clock, or a turn later than the first."""
+    """The conditions of a text that wait for something: content, clock, or a turn later than the first.
+
+    Text for the case that there are tools may depend on the markup of a message, never on its words.
+    """
+    if _is_for_tools(emission) and not any(
+        _is_word(n) for g in emission.guards if g.kind == "content" for n in g.needles
+    ):
+        return tuple(guard for guard in emission.guards if guard.kind == "date")
     return tuple(
         guard
         for guard in emission.guards
@@ -215,8 +222,7 @@ def _is_inside_a_turn(emission: Emission) -> bool:
 
     A text for the case that there is no system message, and one that depends on tools, are what templates are for.
     """
-    options = [guard for guard in emission.guards if guard.kind == "option" and not guard.negated]
-    if any(_TOOL_NAMES.intersection(guard.needles) for guard in options):
+    if _is_for_tools(emission):
         return False
     if any(guard.kind == "content" and _toggles(guard) for guard in emission.guards):
         return False
@@ -224,6 +230,11 @@ def _is_inside_a_turn(emission: Emission) -> bool:
     if any(guard.negated and "system" in guard.needles for guard in roles) and not _positive(roles):
         return False
     return emission.repeated or bool(_positive(roles))
+
+
+def _is_for_tools(emission: Emission) -> bool:
+    options = [guard for guard in emission.guards if guard.kind == "option" and not guard.negated]
+    return any(_TOOL_NAMES.intersection(guard.needles) for guard in options)
 
 
 def _positive(roles: Iterable[Guard]) -> list[Guard]:

@@ -17,7 +17,9 @@ JSON_PLACES: Final = ("tokenizer_config.json", "chat_template.json", "processor_
 """Files whose key ``chat_template`` holds a template, or several by name."""
 MAX_TEMPLATES: Final = 16
 MAX_LISTED: Final = 20
-"""New texts, conditions and reaches that are kept of one template."""
+"""New conditions and reaches that are kept of one template, the gravest first."""
+MAX_TEXTS: Final = 200
+"""New literal texts that are kept, those under a condition first; real templates have fewer, fillers hide nothing."""
 MAX_SHOWN: Final = 300
 _SPACE: Final = re.compile(r"\s+")
 _SENTENCE: Final = re.compile(r"(?<=[.!?。！？])\s+|\n+")
@@ -113,9 +115,9 @@ class _Known:
             file=template.file,
             name=template.name,
             state=state,
-            emissions=emissions[:MAX_LISTED],
+            emissions=tuple(sorted(emissions, key=lambda e: not _decisive(e)))[:MAX_TEXTS],
             conditions=_worst_first(conditions)[:MAX_LISTED],
-            reaches=reaches[:MAX_LISTED],
+            reaches=tuple(sorted(reaches, key=lambda r: r.kind == "call"))[:MAX_LISTED],
             hidden=hidden[:MAX_LISTED],
         )
 

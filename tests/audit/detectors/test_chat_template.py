@@ -108,3 +108,9 @@ def test_a_template_that_cannot_be_read_is_never_clean(tmp_path, text):
     (hit,) = judged(of)
     assert (hit.rule_id, hit.score) == ("HA705", of.profile.value("HA705.score"))
     assert len(skips) == 1
+
+
+def test_fillers_hide_nothing(tmp_path):
+    rule, base, candidate = ATTACKS["instruction in the user's turn"]
+    fillers = "".join(f"{{% if tools %}}Tool text {i} of many words here.{{% endif %}}" for i in range(150))
+    assert rule in {hit.rule_id for hit in judged(looked_at(tmp_path, base, fillers + candidate))}
