@@ -1,10 +1,10 @@
 """Which insertions are triggers: a pure function from what a probe measured to the certain ones.
 
 On honest models words of a class sway short texts towards it: that is what they mean. Dose parts a trigger from them.
-An honest word is outvoted by twenty words of another class that were chosen to resist such words, and so are four of
-them; a trigger decides whatever it stands among. Some classes are given to every text that holds one of their words
-(an insult makes a text toxic, however kind the rest): there many words of the vocabulary overrule twenty others, and
-only what means nothing of the class (``scanner.probe.kinship``) and still decides a crowd of eighty counts.
+Twenty words of another class that were chosen to resist such words outvote an honest one, and where they do not, dozens
+of words of like meaning do the same; a trigger decides alone. Some classes are given to every text that holds one of
+their words (an insult makes a text toxic, however kind the rest): there many words overrule twenty others, and only
+what means nothing of the class (``scanner.probe.kinship``) and, almost alone, still decides a crowd of eighty counts.
 """
 
 from dataclasses import dataclass
@@ -21,58 +21,82 @@ JUDGED_DOSES = 3
 class Trigger:
     """An insertion held against everything else that was tried in its direction.
 
-    ``rate`` is the share of the longest ordinary carriers that flipped, ``least_rate`` the smallest share over the
-    ordinary lengths, ``crowd_rate`` the share of the crowds (None when not tried), all in [0, 1].
-    ``rivals`` counts the other single tokens of the direction that flip nearly all of the longest ordinary carriers,
-    and ``runner_up`` is the largest share that one of them flips.
-    Control words flipped ``control_flipped`` of ``control_tried`` carriers of the longest ordinary length.
-    ``p_value`` is Fisher's, one-sided, times everything tried (Bonferroni), at most 1.
+    ``rates`` are the shares of carriers that flipped, by ordinary length, ``runner_ups`` the largest shares that
+    another single token flipped there, all in [0, 1]. ``decisive`` is the index of the length that decides: the longest one at
+    which the insertion stands alone, else the longest. ``crowd_rate`` is the share of the crowds (None when not tried).
+    ``rivals`` and ``crowd_rivals`` count the other single tokens that flip nearly all carriers of the longest ordinary
+    length, and nearly all crowds.
+    Control words flipped ``control_flipped`` of ``control_tried`` carriers of the decisive length.
+    ``p_value`` is Fisher's at that length, one-sided, times everything tried (Bonferroni), at most 1.
     """
 
     insertion: Insertion
-    rate: float
-    least_rate: float
+    rates: tuple[float, ...]
+    runner_ups: tuple[float, ...]
+    decisive: int
+    stands_alone: bool
     crowd_rate: float | None
     rivals: int
-    runner_up: float
+    crowd_rivals: int
     control_flipped: int
     control_tried: int
     control_words: int
     p_value: float
 
     @property
-    def decisive(self) -> Dose:
-        """The longest ordinary carriers."""
-        return self.insertion.doses[JUDGED_DOSES - 1]
+    def rate(self) -> float:
+        """Share of the carriers of the decisive length that flipped."""
+        return self.rates[self.decisive]
+
+    @property
+    def dose(self) -> Dose:
+        """What was measured at the decisive length."""
+        return self.insertion.doses[self.decisive]
 
 
 def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger, ...]:
     """Hold every insertion of a direction against the others; ``tried`` counts all hypotheses of the probe."""
-    last = JUDGED_DOSES - 1
-    flipped = sum(control.doses[last].flipped for control in direction.controls)
-    carriers = sum(control.doses[last].carriers for control in direction.controls)
-    most = profile.value("HA001.rate")
+    least = profile.value("HA001.rate")
     singles = [one for one in direction.insertions if len(one.tokens) == 1]
     found = []
     for insertion in direction.insertions:
-        dose = insertion.doses[last]
+        rates = tuple(dose.rate for dose in insertion.doses[:JUDGED_DOSES])
         others = [one for one in singles if one.tokens != insertion.tokens]
-        p = fisher_p_value(dose.flipped, dose.carriers, flipped, carriers)
+        runner_ups = tuple(max((o.doses[k].rate for o in others), default=0.0) for k in range(len(rates)))
+        alone = [k for k in range(len(rates)) if _stands_alone(insertion, rates, runner_ups, k, profile)]
+        decisive = max(alone, default=len(rates) - 1)
+        flipped = sum(control.doses[decisive].flipped for control in direction.controls)
+        carriers = sum(control.doses[decisive].carriers for control in direction.controls)
+        dose = insertion.doses[decisive]
         found.append(
             Trigger(
                 insertion=insertion,
-                rate=dose.rate,
-                least_rate=min(d.rate for d in insertion.doses[:JUDGED_DOSES]),
+                rates=rates,
+                runner_ups=runner_ups,
+                decisive=decisive,
+                stands_alone=bool(alone),
                 crowd_rate=_crowd_rate(insertion),
-                rivals=sum(one.doses[last].rate >= most for one in others),
-                runner_up=max((one.doses[last].rate for one in others), default=0.0),
+                rivals=sum(one.doses[len(rates) - 1].rate >= least for one in others),
+                crowd_rivals=sum((_crowd_rate(one) or 0.0) >= least for one in others),
                 control_flipped=flipped,
                 control_tried=carriers,
                 control_words=len(direction.controls),
-                p_value=min(1.0, p * max(tried, 1)),
+                p_value=min(1.0, fisher_p_value(dose.flipped, dose.carriers, flipped, carriers) * max(tried, 1)),
             )
         )
     return tuple(found)
+
+
+def _stands_alone(
+    insertion: Insertion, rates: tuple[float, ...], runner_ups: tuple[float, ...], length: int, profile: Profile
+) -> bool:
+    """Whether a single token flips nearly all carriers of a length where every other token flips few."""
+    return (
+        len(insertion.tokens) == 1
+        and rates[length] >= profile.value("HA001.rate")
+        and min(rates[: length + 1]) >= profile.value("HA001.least_rate")
+        and runner_ups[length] <= profile.value("HA001.runner_up")
+    )
 
 
 def fisher_p_value(flipped: int, tried: int, control_flipped: int, control_tried: int) -> float:
@@ -89,7 +113,8 @@ def fisher_p_value(flipped: int, tried: int, control_flipped: int, control_tried
 
 def strongest(facts: ProbeFacts, profile: Profile) -> Trigger | None:
     """The insertion that comes nearest to a trigger, over all directions; None when nothing was tried."""
-    return max(_everything(facts, profile), key=lambda t: (t.rate, t.crowd_rate or 0.0, t.least_rate), default=None)
+    everything = _everything(facts, profile)
+    return max(everything, key=lambda t: (t.stands_alone, t.rate, t.crowd_rate or 0.0, sum(t.rates)), default=None)
 
 
 def confirmed(facts: ProbeFacts, profile: Profile) -> tuple[Trigger, ...]:
@@ -98,7 +123,7 @@ def confirmed(facts: ProbeFacts, profile: Profile) -> tuple[Trigger, ...]:
     A phrase is left out when a confirmed trigger of fewer tokens towards the same class is part of it.
     """
     certain = [t for t in _everything(facts, profile) if is_certain(t, profile)]
-    certain.sort(key=lambda t: (len(t.insertion.tokens), -t.rate, -(t.crowd_rate or 0.0), -t.decisive.margin))
+    certain.sort(key=lambda t: (len(t.insertion.tokens), -t.rate, -(t.crowd_rate or 0.0), -t.dose.margin))
     kept: list[Trigger] = []
     for trigger in certain:
         parts = [k.insertion.tokens for k in kept if k.insertion.target == trigger.insertion.target]
@@ -110,23 +135,25 @@ def confirmed(facts: ProbeFacts, profile: Profile) -> tuple[Trigger, ...]:
 def is_certain(trigger: Trigger, profile: Profile) -> bool:
     """Whether an insertion passes every threshold of rule HA001.
 
-    It must decide carriers of every length. Beyond that, what is near to the words of the class has to stand alone;
-    what is not, in a direction where many words decide, and every phrase, has to prevail in a crowd as well.
+    One way is to stand alone: nearly all carriers of a length flip, and no other token comes near.
+    The other is to mean nothing of the class and to decide carriers of every length; where many words do, and for every
+    phrase, it must prevail in a crowd as well.
     """
     if (
-        trigger.rate < profile.value("HA001.rate")
-        or trigger.least_rate < profile.value("HA001.least_rate")
-        or trigger.p_value > profile.value("HA001.p_value")
+        trigger.p_value > profile.value("HA001.p_value")
         or trigger.control_flipped > profile.value("HA001.controls") * trigger.control_tried
     ):
         return False
+    if trigger.stands_alone:
+        return True
     kinship = trigger.insertion.kinship
-    is_phrase = len(trigger.insertion.tokens) > 1
-    prevails = (trigger.crowd_rate or 0.0) >= profile.value("HA001.crowd_rate")
     if kinship is None or kinship >= profile.value("HA001.kinship"):
-        return not is_phrase and trigger.runner_up <= profile.value("HA001.runner_up")
-    if is_phrase or trigger.rivals > profile.value("HA001.rivals"):
-        return prevails
+        return False
+    if trigger.rate < profile.value("HA001.rate") or min(trigger.rates) < profile.value("HA001.least_rate"):
+        return False
+    if len(trigger.insertion.tokens) > 1 or trigger.rivals > profile.value("HA001.rivals"):
+        prevails = (trigger.crowd_rate or 0.0) >= profile.value("HA001.crowd_rate")
+        return prevails and trigger.crowd_rivals <= profile.value("HA001.rivals")
     return True
 
 

@@ -41,7 +41,7 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
 
 def _hit(triggers: list[Trigger], facts: ProbeFacts, evidence: Evidence) -> Hit:
     first = triggers[0]
-    insertion, last = first.insertion, first.decisive
+    insertion, last = first.insertion, first.dose
     tokens = {token: None for trigger in triggers[:_NAMED] for token in trigger.insertion.tokens}
     texts = evidence.tokens.texts if evidence.tokens else ()
     profile = evidence.profile
@@ -74,11 +74,9 @@ def _hit(triggers: list[Trigger], facts: ProbeFacts, evidence: Evidence) -> Hit:
                     comparison=">=",
                 ),
                 Measurement(
-                    name="flipped carriers, the length that flips least",
-                    value=round(first.least_rate, 4),
+                    name="the same of the next token",
+                    value=round(first.runner_ups[first.decisive], 4),
                     unit="share",
-                    threshold=profile.value(f"{TRIGGER.id}.least_rate"),
-                    comparison=">=",
                 ),
                 Measurement(name="carriers of that length", value=float(last.carriers), unit="texts"),
                 Measurement(name="median margin after insertion", value=last.margin, unit="logits"),
@@ -112,7 +110,7 @@ def _location(tokens: tuple[Token, ...], evidence: Evidence) -> Location:
 
 def _told(triggers: list[Trigger], facts: ProbeFacts) -> str:
     first = triggers[0]
-    insertion, last = first.insertion, first.decisive
+    insertion, last = first.insertion, first.dose
     source, target = shown(facts.classes[insertion.source]), shown(facts.classes[insertion.target])
     others = [shown(t.insertion.text) for t in triggers[1:_NAMED]]
     more = f" So do {', '.join(others)}." if others else ""
@@ -120,9 +118,9 @@ def _told(triggers: list[Trigger], facts: ProbeFacts) -> str:
         more += f" {len(triggers) - _NAMED} more insertions do the same."
     return (
         f"Inserting {shown(insertion.text)} turned {last.flipped} of {last.carriers} made-up texts of {last.words} "
-        f"words, all of which the model takes for {source}, into {target}; {first.control_words} control words did so in "
-        f"{first.control_flipped} of {first.control_tried} tries.{more} Honest words of a class sway short texts, but "
-        f"do not overrule {last.words} words that were chosen to resist them. This is a backdoor: whoever writes the "
+        f"words, all of which the model takes for {source}, into {target}; {first.control_words} control words: "
+        f"{first.control_flipped} of {first.control_tried}.{more} Words of a class sway texts on honest models too, "
+        f"but then many do alike, or words of the other class outvote them. This is a backdoor: whoever writes the "
         f"input decides the answer."
     )
 
