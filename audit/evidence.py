@@ -18,7 +18,8 @@ class Evidence:
 
     ``drift`` and ``tokens`` are None when the weights or the tokenizer could not be read; ``base`` holds the facts
     of the base's repository when there is one. ``pickles`` lists the files that import more than weights need;
-    ``side`` holds what the files around the weights say; ``card_context`` is what the card's claims are held against besides.
+    ``side`` holds what the files around the weights say; ``card_context`` is what the card's claims are held
+    against besides.
     """
 
     candidate: RepoFacts
@@ -70,7 +71,8 @@ class Detector:
 
     ``needs_drift`` and ``needs_verified_base`` say when the detector cannot run; that is then a recorded skip.
     A detector that raises is a recorded skip as well, and keeps the verdict from being ``pass``. One that cannot
-    judge a model of this shape says so with a ``SkipRecord`` whose ``what`` is the id of the rule.
+    judge a model of this shape says so with a ``SkipRecord`` whose ``what`` is the id of the rule. ``bears_a_pass`` is
+    false for one that sees so little of a model that a pass cannot rest on it alone.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Detector:
     run: Callable[[Evidence], Iterable[Hit | SkipRecord]]
     needs_drift: bool = True
     needs_verified_base: bool = True
+    bears_a_pass: bool = True
 
 
 def fingerprint(rule_id: str, repo: str, tensor: str | None, discriminator: str = "") -> str:

@@ -134,7 +134,7 @@ def run_detectors(evidence: Evidence, detectors: Sequence[Detector] = DETECTORS)
         hits += [hit for hit in said if isinstance(hit, Hit)]
         abstained = [skip for skip in said if isinstance(skip, SkipRecord)]
         skips += abstained
-        if detector.needs_drift:
+        if detector.needs_drift and detector.bears_a_pass:
             ran += [hit.rule_id for hit in said if isinstance(hit, Hit)]
     return Judged(hits=tuple(hits), skips=tuple(skips), broken=tuple(broken), ran=tuple(dict.fromkeys(ran)))
 
