@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from audit.detectors.token_rows import FEW_ROWS
 from audit.evidence import Evidence
 from audit.run import run_detectors
 from audit.thresholds import Profile
@@ -11,7 +12,7 @@ def unusual_tensors(evidence: Evidence) -> tuple[str, ...]:
     """Names of the sampled tensors that come near a threshold, the most telling first.
 
     Every rule that compares with a review threshold does so at ``triage.escalate_share`` of it, since a sample is
-    noisier than the whole.
+    noisier than the whole; a table of which few rows changed is named however many there are.
     """
     if evidence.drift is None:
         return ()
@@ -24,7 +25,6 @@ def unusual_tensors(evidence: Evidence) -> tuple[str, ...]:
 
 def _watchful(profile: Profile) -> Profile:
     share = profile.value("triage.escalate_share")
-    return replace(
-        profile,
-        values={name: value * share if name.endswith(".review") else value for name, value in profile.values.items()},
-    )
+    values = {name: value * share if name.endswith(".review") else value for name, value in profile.values.items()}
+    # How many rows of a table changed is only known once more of it is read.
+    return replace(profile, values=values | {f"{FEW_ROWS.id}.rows": float("inf")})

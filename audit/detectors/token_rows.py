@@ -106,7 +106,10 @@ def _few_rows(table: TensorDrift, drift: RowDrift, evidence: Evidence) -> Hit | 
     Still means bit-identical, or all moved alike, ``HA202.prominence`` times less than these rows.
     """
     profile = evidence.profile
-    most = min(profile.value(f"{FEW_ROWS.id}.rows"), profile.value(f"{FEW_ROWS.id}.share") * len(table.row_delta_sq))
+    rows = table.spec.rows[1] - table.spec.rows[0]
+    most = min(profile.value(f"{FEW_ROWS.id}.rows"), profile.value(f"{FEW_ROWS.id}.share") * rows)
+    # Of a sample, the rows that changed stand for as many more among those that were not read.
+    most *= table.spec.compared_rows / rows
     if drift.judged:
         return None
     changed = np.flatnonzero(drift.touched & (drift.prominence >= profile.value(f"{FEW_ROWS.id}.prominence")))

@@ -107,3 +107,19 @@ def test_a_sample_is_doubted_and_recorded_and_a_whole_scan_is_neither() -> None:
     whole = evidence_for.evidence(replace(facts(), sampling=None))
     assert sampling_doubts(whole) == ()
     assert triage_record(whole) is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "rows", "found"), [(1, 1000, True), (7, 1000, True), (9, 1000, False), (9, 4000, True)]
+)
+def test_few_changed_rows_of_a_sample_stand_for_more_in_the_table(changed: int, rows: int, found: bool) -> None:
+    """At most 32 rows of a table may have changed: nine of the quarter that was read stand for 36."""
+    base = np.random.default_rng(0).standard_normal((rows, 64))
+    after = base.copy()
+    after[:changed] += 1.0
+    table = drift_facts.tensor_drift("embeddings.word_embeddings.weight", base, after)
+    table = sampled(table, ((0, rows),) if rows < TOKENS else (), TOKENS)
+    drift = replace(facts(), tensors=(*facts().tensors[:-1], table))
+    of = evidence_for.evidence(drift)
+    assert any(finding.rule_id == "HA202" for finding in evidence_for.report(of).findings) == found
+    assert (table.spec.name in unusual_tensors(of)) == (rows < TOKENS), "a sample is read further either way"
