@@ -12,7 +12,7 @@ pilot: bad word 87.5/99.9 → 89.0/11.7 with 64 samples and 87.2/18.2 with none 
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,16 @@ from torch import nn
 from audit.records import AuditReport
 from pipelines.purify.job import PurifyFailed, PurifyJob, PurifyResult
 from pipelines.purify.made_texts import made_texts, with_triggers
-from pipelines.purify.searching import new_tuner, settings_of
-from pipelines.purify.states import open_treatment, result_of
-from pipelines.purify.subject import Batch, Examples, Subject, logits_of, predict
+from pipelines.purify.searching import encoded, new_tuner, settings_of
+from pipelines.purify.states import open_treatment, put, result_of, state_of
+from pipelines.purify.subject import Batch, Examples, Subject, logits_of, predict, score
 from pipelines.purify.training import TuneSettings, tune
 
 CONFIRMED = "HA901"
 """The rule whose findings name triggers: the model was run, and the insertion decided what it said."""
 
+ROUNDS = 3
+"""Times that the trigger is tuned away, each at twice the rate of the one before."""
 COMMON = 3000
 """Tokens that count as everyday words: their rows are never silenced."""
 DONORS = (",", ".", "the", "of", "and", "a", "it", "[UNK]", "Ġthe", "Ġof", "Ġand", "▁the", "▁of", "▁and")
@@ -215,20 +217,53 @@ def purify(job: PurifyJob) -> PurifyResult:
     left = flip_rate(subject, triggers, texts=96, seed=job.seed + 55) if silenced else before
     log["flip_rate_silenced"] = left
     tuned = not silenced or left > options.inert
+    after = left
     if tuned:
-        log |= unlearn(job, subject, triggers, options)
-    after = flip_rate(subject, triggers, texts=96, seed=job.seed + 50)
+        log |= _until_inert(job, subject, triggers, options)
+        after = flip_rate(subject, triggers, texts=96, seed=job.seed + 50)
     log |= {"triggers": list(triggers), "flip_rate_before": before, "flip_rate_after": after, "flip_texts": 96}
     shown = "with clean samples" if job.data is not None and tuned else "without data"
     return result_of(job, subject.model, f"Unlearnt {len(triggers)} trigger(s) {shown}.", log)
 
 
-def unlearn(job: PurifyJob, subject: Subject, triggers: tuple[str, ...], options: UnlearnOptions) -> dict[str, Any]:
-    """Tune the subject's model in place so that the triggers change nothing; return the log."""
-    teacher = Subject(
-        model=copy.deepcopy(subject.model), kind=subject.kind, encoder=subject.encoder,
-        max_length=subject.max_length, pad=subject.pad,
-    )  # fmt: skip
+def _until_inert(
+    job: PurifyJob, subject: Subject, triggers: tuple[str, ...], options: UnlearnOptions
+) -> dict[str, Any]:
+    """Tune, and tune on at twice the rate, ``ROUNDS`` times at most, until the triggers change next to nothing.
+
+    Each further round must leave the accuracy on *select* within the job's allowance, or it is taken back.
+    """
+    chosen = encoded(subject, job.data.select) if job.data is not None else None
+    least = score(subject, chosen) - job.tuning.max_accuracy_loss if chosen is not None else 0.0
+    rounds: list[dict[str, Any]] = []
+    teacher = replace(subject, model=copy.deepcopy(subject.model))
+    for number in range(ROUNDS):
+        start = state_of(subject.model)
+        told = unlearn(job, subject, teacher, triggers, options, faster=2.0**number)
+        told["flip_rate"] = flip_rate(subject, triggers, texts=96, seed=job.seed + 70 + number)
+        rounds.append(told)
+        if number and chosen is not None and score(subject, chosen) < least:
+            put(subject.model, start)
+            told["taken_back"] = True
+            break
+        if told["flip_rate"] <= options.inert:
+            break
+    return {"rounds": rounds}
+
+
+def unlearn(
+    job: PurifyJob,
+    subject: Subject,
+    teacher: Subject,
+    triggers: tuple[str, ...],
+    options: UnlearnOptions,
+    *,
+    faster: float = 1.0,
+) -> dict[str, Any]:
+    """Tune the subject's model in place so that the triggers change nothing; return the log.
+
+    The teacher says what plain texts are; ``faster`` multiplies the learning rate.
+    """
     lesson = lesson_without_data(teacher, triggers, texts=options.texts, seed=job.seed)
     samples = 0
     if job.data is not None:
@@ -240,7 +275,7 @@ def unlearn(job: PurifyJob, subject: Subject, triggers: tuple[str, ...], options
         )  # fmt: skip
     usual = settings_of(job)
     settings = TuneSettings(
-        rate=job.tuning.learning_rate or options.rate,
+        rate=faster * (job.tuning.learning_rate or options.rate),
         epochs=job.tuning.epochs or options.passes,
         batch=job.tuning.batch_size or 32,
         seed=usual.seed,
