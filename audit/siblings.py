@@ -7,7 +7,7 @@ of a member is the larger of two guesses: the upper quartile of the others, and 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
@@ -117,6 +117,15 @@ def as_sampled(tensors: Iterable[TensorDrift]) -> list[TensorDrift]:
     siblings these statistics mean something only over equally many.
     """
     return [tensor.sample or tensor for tensor in tensors]
+
+
+def at_most_sampled(tensor: TensorDrift, statistic: Callable[[TensorDrift], float | None]) -> float | None:
+    """The statistic of a tensor; the smaller one where a budgeted scan took it of a sample and of more of the tensor.
+
+    A few rows may stand out by chance; an edit still does when more of them are read.
+    """
+    values = [statistic(t) for t in (tensor, tensor.sample) if t is not None]
+    return min((value for value in values if value is not None), default=None)
 
 
 def enough_rows(tensor: TensorDrift, profile: Profile) -> bool:

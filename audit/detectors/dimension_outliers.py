@@ -12,7 +12,17 @@ import numpy as np
 from audit.evidence import Detector, Evidence, Hit, Rule
 from audit.readings import Reading, Told, abstain, judge
 from audit.records import Measurement, SkipRecord
-from audit.siblings import Contrast, as_sampled, away_from_ends, contrasts, enough_rows, kinds, low_rank, moved
+from audit.siblings import (
+    Contrast,
+    as_sampled,
+    at_most_sampled,
+    away_from_ends,
+    contrasts,
+    enough_rows,
+    kinds,
+    low_rank,
+    moved,
+)
 from scanner.records import F64, TensorDrift
 
 SPREAD = Rule(
@@ -37,12 +47,12 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
     peak: list[Contrast] = []
     unit: list[Reading] = []
     for kin in kinds(matrices).values():
-        members = [t for t in as_sampled(kin) if moved(t, floor_ratio=floor) and enough_rows(t, profile)]
+        members = [t for t in kin if moved(t, floor_ratio=floor) and enough_rows(t.sample or t, profile)]
         unit += away_from_ends(_unit_readings(members, least=least), kin)
-        if low_rank(members, share=profile.value("siblings.low_rank_share")):
+        if low_rank(as_sampled(members), share=profile.value("siblings.low_rank_share")):
             continue
-        squares = [(t, t.residual.mean_square if t.residual else None) for t in members]
-        maxima = [(t, t.residual.maximum if t.residual else None) for t in members]
+        squares = [(t, at_most_sampled(t, lambda t: t.residual.mean_square if t.residual else None)) for t in members]
+        maxima = [(t, at_most_sampled(t, lambda t: t.residual.maximum if t.residual else None)) for t in members]
         spread += away_from_ends(contrasts(squares, least=least), kin)
         peak += away_from_ends(contrasts(maxima, least=least), kin)
     for rule, count in ((SPREAD, len(spread)), (PEAK, len(peak)), (UNIT, len(unit))):
@@ -93,7 +103,10 @@ def _unit_readings(members: Sequence[TensorDrift], *, least: int) -> list[Readin
     readings = []
     for axis in ("rows", "columns"):
         energies = {t.spec.name: _energies(t, axis) for t in members}
-        found = contrasts([(t, _prominence(energies[t.spec.name])) for t in members], least=least)
+        found = contrasts(
+            [(t, at_most_sampled(t, lambda t: _prominence(_energies(t, axis)))) for t in members],  # noqa: B023
+            least=least,
+        )
         for contrast in found:
             index = int(np.argmax(energies[contrast.tensor.spec.name]))
             readings.append(

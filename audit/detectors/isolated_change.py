@@ -13,6 +13,7 @@ from audit.records import Measurement, SkipRecord
 from audit.siblings import (
     Contrast,
     as_sampled,
+    at_most_sampled,
     away_from_ends,
     contrasts,
     enough_rows,
@@ -21,7 +22,7 @@ from audit.siblings import (
     low_rank,
     moved,
 )
-from scanner.records import Spectrum, TensorDrift
+from scanner.records import TensorDrift
 
 DEPTH = Rule(id="HA301", title="One layer's matrix changed far more than its siblings", severity="high")
 SPECTRUM = Rule(
@@ -47,7 +48,7 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
         depth += less_at_ends(sizes, kin, allowance=profile.value("siblings.end_allowance"))
         members = [t for t in members if enough_rows(t.sample or t, profile)]
         if not low_rank(as_sampled(members), share=profile.value("siblings.low_rank_share")):
-            concentrated = [(t, _inverse_remainder(t)) for t in members]
+            concentrated = [(t, at_most_sampled(t, _inverse_remainder)) for t in members]
             spectrum += away_from_ends(contrasts(concentrated, least=least), kin)
     if not depth:
         yield abstain(DEPTH, f"no kind of matrix changed in more than {least} layers")
@@ -75,15 +76,8 @@ def _inverse_remainder(tensor: TensorDrift) -> float | None:
     """1 / (1 − share of the first direction): 2 when half of the energy lies in it, 1000 for an edit."""
     if tensor.spectrum is None or min(tensor.spec.candidate.rows_cols) < _MATRIX_AXES:
         return None
-    if tensor.sample is not None and tensor.sample.spectrum is not None:
-        # Few rows may look concentrated by chance; an edit still does when more of them are read.
-        return min(_remainder_of(tensor.spectrum), _remainder_of(tensor.sample.spectrum))
-    return _remainder_of(tensor.spectrum)
-
-
-def _remainder_of(spectrum: Spectrum) -> float:
     # Rounding to float32 leaves about 1e-7 of the energy outside even an exact rank-one update.
-    return 1.0 / max(1.0 - spectrum.top_share, 1e-7)
+    return 1.0 / max(1.0 - tensor.spectrum.top_share, 1e-7)
 
 
 def _depth_reading(contrast: Contrast) -> Reading:
