@@ -40,7 +40,8 @@ NOTES = """
   up and down of one layer changes by a rank-one matrix six times as large as its honest change; *one layer*: all five
   do. One of 28 layers (3.6 %) is the nearest to one per cent of them that there is.
 - *Full fine-tune backdoor*: a direction with 15 % of the honest energy in every matrix, and the trigger's token row 20
-  times as far from the base as the others. What is seen is the row; in the whole scans below no rule named the dense part.
+  times as far from the base as the others. What is seen is the row; in the whole scans below, no rule named
+  the dense part.
 - No tokenizer belongs to the pair, so the rows are judged without their frequencies.
 """
 
@@ -81,18 +82,20 @@ def _section(results: dict[str, Any]) -> Iterator[str]:
     yield from NOTES.strip().splitlines()
     yield ""
     if results.get("zoo"):
-        yield from _zoo(results["zoo"])
+        yield from _zoo(results["zoo"], results.get("zoo_first", []))
     if results["confirmed"]:
         yield from _confirmed(results["confirmed"])
 
 
-def _zoo(rows: list[dict[str, Any]]) -> Iterator[str]:
+def _zoo(rows: list[dict[str, Any]], earlier: list[dict[str, Any]]) -> Iterator[str]:
     """Real fine-tunes under a budget: the rules that named something, clean and attacked."""
     text = """
     **Real fine-tunes.** The models of `benchmarks/zoo` (one 22.7 M-parameter encoder, 182 MB a pair) with 10 MB each:
-    *named* are models with a finding that weighs.
+    *named* are models with a finding that weighs. A first run named {first} clean models; what decision 0007 says of
+    samples was refined on these, so that the rate is not one of models unseen. The table above was measured before,
+    and the first of its seeds again after: the same counts.
     """
-    yield from _paragraph(text)
+    yield from _paragraph(text, first=sum(row["model"].startswith("clean") for row in earlier))
     yield "| models | n | named | 95 % interval | parameters read (median) |"
     yield "|---|---|---|---|---|"
     for kind in ("clean", "attacked"):
