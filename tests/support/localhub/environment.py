@@ -41,6 +41,8 @@ def point_client_at_server(environ: MutableMapping[str, str]) -> None:
         environ.pop(name, None)
     environ["HF_ENDPOINT"] = shared_server().endpoint
     environ["HF_HOME"] = str(hub_home())
+    # What an interrupted scan leaves must not reach the user's own cache, nor the next test run.
+    environ["HUBAUDIT_CACHE"] = str(hub_home() / "hubaudit")
     for name in (
         "HF_HUB_DISABLE_TELEMETRY",
         "HF_HUB_DISABLE_XET",
