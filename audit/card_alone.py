@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from audit.detectors import card, lineage, relation, unreadable, unsafe_files
+from audit.detectors import card, lineage, relation, unreadable
 from audit.evidence import Detector, Evidence, Hit
 from audit.policy import CARD_ALONE
 from audit.records import AuditReport, Outcome, RuntimeRecord, Verdict
@@ -26,8 +26,7 @@ _DECLARATIONS = Detector(
     needs_drift=False,
     needs_verified_base=False,
 )
-# Pickles are not opened up for a card, so the rule on them must not look satisfied.
-_ABOUT_WEIGHTS = {lineage.DETECTOR.name, relation.DETECTOR.name, unreadable.DETECTOR.name, unsafe_files.DETECTOR.name}
+_ABOUT_WEIGHTS = {lineage.DETECTOR.name, relation.DETECTOR.name, unreadable.DETECTOR.name}
 CARD_DETECTORS: tuple[Detector, ...] = (
     _DECLARATIONS,
     *(d for d in DETECTORS if not d.needs_drift and not d.needs_verified_base and d.name not in _ABOUT_WEIGHTS),

@@ -39,14 +39,15 @@ def card(
 ) -> None:
     """Hold the card of MODEL against the evidence: each claim is supported, contradicted or not checkable.
 
-    Read are the card, the configuration, the file listing, the headers of the weight files and the base's card; no
-    weight is, so this says nothing about them. What only weights can tell (descent from the base, what training
-    moved) stays not checkable: `hubaudit scan` checks the same claims with the weights at hand.
+    Read are the card, the configuration, the file listing, the headers of the weight files, the base's card, and what
+    lies around it: chat templates, tokenizer, code, programs, what pickles would import. No weight is, so this says
+    nothing about them. What only weights can tell (descent from the base, what training moved) stays not checkable:
+    `hubaudit scan` checks the same claims with the weights at hand.
 
     \b
     Exit codes: 0 claims were checked and none is contradicted (which is not a pass: no weights were read);
-    1 a claim is contradicted; 3 could not conclude (unreadable, gated, or no claim could be checked);
-    4 nothing to check (no card).
+    1 a claim is contradicted, or a file asks for a look; 3 could not conclude (unreadable, gated, or no claim could be
+    checked); 4 nothing to check (no card).
 
     \b
     Examples:

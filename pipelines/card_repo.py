@@ -18,6 +18,7 @@ from scanner.eval_results import read_results
 from scanner.facts import collect
 from scanner.hub import Hub
 from scanner.lineage.claims import collect_claims, walk
+from scanner.pickles import inspect_pickles
 from scanner.records import Lineage, RepoFacts, Skip
 from scanner.refs import RepoSpec, parse_spec
 from scanner.side.gather import look_around
@@ -71,6 +72,8 @@ def card_repo(
     progress.stage("reading the files around the card")
     own = base is None and bool(claims.bases)
     side = look_around(facts, base_facts, hub, declared=claims.bases[0] if own else None)
+    progress.stage("looking into pickles")
+    pickles, uninspected = inspect_pickles(facts, hub)
     progress.stage("asking for datasets and scores")
     scores, unread = read_results(facts, hub)
     evidence = Evidence(
@@ -88,6 +91,7 @@ def card_repo(
         drift=None,
         tokens=None,
         profile=profile or load_profile(),
+        pickles=pickles,
         side=side,
         card_context=CardContext(
             stored=stored, scores=scores, datasets=look_up_datasets(facts, hub), weights_asked=False
@@ -101,7 +105,7 @@ def card_repo(
         runtime=RuntimeRecord(
             seconds=round(time.monotonic() - started, 3), peak_rss_bytes=peak_rss_bytes(), requests=hub.requests
         ),
-        skips=(*skips, *side.skips, *unread),
+        skips=(*skips, *side.skips, *uninspected, *unread),
     )
     return Audited(report=report, ending=ending, problem=problem, cause=cause)
 

@@ -21,7 +21,12 @@ from scanner.hub import Hub
 from scanner.records import RepoRef
 from scanner.refs import RepoSpec
 
-TITLES = ("Add weight audit to the model card (hubaudit)", "Weight audit of this model (hubaudit)")
+TITLES = (
+    "Add weight audit to the model card (hubaudit)",
+    "Weight audit of this model (hubaudit)",
+    "Add card audit to the model card (hubaudit)",
+    "Card audit of this model (hubaudit)",
+)
 """What our threads are called, for the case that their hidden marker was removed."""
 
 

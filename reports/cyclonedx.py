@@ -35,11 +35,11 @@ from reports.json_v1 import dump
 from reports.safe_text import clean_line, clean_prose, clean_token
 from reports.wording import (
     HOMEPAGE,
-    LIMITS,
     base_status,
     coverage,
     error_rate,
     headline,
+    limits,
     measured,
     outcome_sentence,
     pinned,
@@ -252,7 +252,7 @@ def _model_card(report: AuditReport) -> dict[str, Any]:
 
 def _annotation(report: AuditReport, when: datetime) -> dict[str, Any]:
     """Return the answer in words, with what it does not speak for."""
-    said = [headline(report), outcome_sentence(report), *report.verdict.notes[:10], "Not checked:", *LIMITS]
+    said = [headline(report), outcome_sentence(report), *report.verdict.notes[:10], "Not checked:", *limits(report)]
     tool = {"type": "application", "name": clean_line(report.tool.name), "version": clean_line(report.tool.version)}
     return {
         "bom-ref": "answer",

@@ -8,6 +8,7 @@ from reports.card_section import BEGIN, END
 from reports.environment import MarkdownSource
 from reports.markdown import PR_MARKER, card_section, finding_lines, from_template
 from reports.safe_text import clean_line
+from reports.wording import card_alone
 
 SECURITY_CONTACT = "security@huggingface.co"
 """Where the Hub's security team takes reports (SECURITY.md of the transformers repository)."""
@@ -21,7 +22,8 @@ LETTER_FINDINGS = 20
 
 def discussion_title(report: AuditReport) -> str:
     """Return the title of a discussion; the same for every outcome, since titles are public."""
-    return f"Weight audit of this model ({clean_line(report.tool.name, limit=40)})"
+    what = "Card" if card_alone(report) else "Weight"
+    return f"{what} audit of this model ({clean_line(report.tool.name, limit=40)})"
 
 
 def discussion_body(report: AuditReport) -> str:

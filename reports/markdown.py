@@ -15,13 +15,13 @@ from reports.safe_text import clean_line, clean_token
 from reports.template_folder import BadTemplate, in_use
 from reports.wording import (
     HOMEPAGE,
-    LIMITS,
     base_status,
     card_alone,
     coverage,
     error_rate,
     group_skips,
     headline,
+    limits,
     measured,
     moment,
     outcome_sentence,
@@ -77,7 +77,8 @@ def card_section(report: AuditReport) -> str:
 
 def pr_title(report: AuditReport) -> str:
     """Return the title of the pull request and of its commit; the same for every outcome, since titles are public."""
-    return f"Add weight audit to the model card ({clean_line(report.tool.name, limit=40)})"
+    what = "card" if card_alone(report) else "weight"
+    return f"Add {what} audit to the model card ({clean_line(report.tool.name, limit=40)})"
 
 
 def pr_body(report: AuditReport, *, metadata: bool = False) -> str:
@@ -121,7 +122,7 @@ def base_context(report: AuditReport) -> dict[str, Any]:
         "notes": report.verdict.notes[:5],
         "triage": triage_lines(report),
         "probe": probe_lines(report),
-        "limits": LIMITS,
+        "limits": limits(report),
         "command": reproduce(report),
         "homepage": MarkdownSource(HOMEPAGE),
     }

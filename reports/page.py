@@ -17,12 +17,13 @@ from reports.plots import row_distribution, spectra
 from reports.template_folder import STYLE_SHEET, in_use, template_text
 from reports.wording import (
     HOMEPAGE,
-    LIMITS,
     base_status,
+    card_alone,
     error_rate,
     found,
     group_skips,
     headline,
+    limits,
     moment,
     outcome_sentence,
     outcome_words,
@@ -88,6 +89,7 @@ def render_page(report: AuditReport) -> str:
         css=_style_sheet(),
         homepage=HOMEPAGE,
         headline=headline(report),
+        card_alone=card_alone(report),
         outcome_words=outcome_words(report),
         outcome_sentence=outcome_sentence(report),
         when=moment(report.created_at),
@@ -115,7 +117,7 @@ def render_page(report: AuditReport) -> str:
         more_claims=max(0, len(report.card) - CLAIMS_SHOWN),
         skips=skips,
         more_skips=more_skips,
-        limits=LIMITS,
+        limits=limits(report),
         command=reproduce(report),
         profile={key: str(value) for key, value in report.profile.items() if isinstance(value, str | int | float)},
     )

@@ -17,10 +17,10 @@ from audit.records import AuditReport, CheckRecord, Finding, Location, Outcome, 
 from reports.numbers import byte_size, seconds
 from reports.safe_text import clean_line, clean_prose, clean_token
 from reports.wording import (
-    LIMITS,
     error_rate,
     group_skips,
     headline,
+    limits,
     measured,
     outcome_sentence,
     pinned,
@@ -184,7 +184,7 @@ def _not_checked(report: AuditReport) -> Iterator[RenderableType]:
         yield _indented(Text(f"{clean_prose(group.why)}: {names}{more}"))
     if left_out:
         yield _indented(Text(f"and {left_out:,} more reasons; --format json lists all"))
-    for limit in LIMITS:
+    for limit in limits(report):
         yield _indented(Text(limit, style="dim"))
 
 

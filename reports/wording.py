@@ -35,14 +35,23 @@ _WORDS: dict[Outcome, tuple[str, str]] = {
     "inconclusive": ("Could not verify", "Too little could be read or verified for an answer. This is not a pass."),
 }
 _DIFFERS = ("Differs from declared", "The weights do not descend from the base that is declared.")
+_BESIDE = (
+    "Unusual files",
+    "Files beside the weights hold what running the model does not need, or change what it says.",
+)
+_CARD_ONLY = ("Could not verify", "Only the card and the files around it were examined. This is not a pass.")
 """What an outcome means, for someone who reads nothing else: a few words, and a sentence."""
 
-LIMITS = (
-    "The model was not run: what it answers, and whether it answers well, was not measured.",
-    "Training data, and code in the repository, were not examined.",
-    "A change spread over many directions, or tied to ordinary words, can look like honest fine-tuning to these tests.",
+_NOT_RUN = "The model was not run: what it answers, and whether it answers well, was not measured."
+_BRIEFLY_RUN = "The model was run on made-up texts alone: whether it answers well was not measured."
+_DATA = "Training data were not examined, and code of the repository was not run."
+_HIDDEN = (
+    "A change spread over many directions, or tied to ordinary words, can look like honest fine-tuning to these tests."
 )
-"""What no outcome of this audit speaks for; part of every document."""
+_UNREAD_WEIGHTS = "Whatever lies in the weights: `hubaudit scan` reads them."
+
+_BESIDE_THE_WEIGHTS = ("HA604", "HA605", "HA7", "HA9")
+"""Beginnings of the ids of rules that judge files other than weights."""
 
 _SIGNS = {">=": "≥", "<=": "≤", "==": "=", "!=": "≠"}
 
@@ -83,9 +92,29 @@ def outcome_sentence(report: AuditReport) -> str:
 
 
 def _meaning(report: AuditReport) -> tuple[str, str]:
-    if report.verdict.outcome == "fail" and report.lineage.status == "contradicted":
+    outcome = report.verdict.outcome
+    if outcome == "fail" and report.lineage.status == "contradicted":
         return _DIFFERS
-    return _WORDS[report.verdict.outcome]
+    if outcome == "fail" and _lies_beside(report):
+        return _BESIDE
+    if outcome == "inconclusive" and card_alone(report):
+        return _CARD_ONLY
+    return _WORDS[outcome]
+
+
+def _lies_beside(report: AuditReport) -> bool:
+    """Whether everything that decided was found in files around the weights, so that nothing is said of the weights."""
+    if card_alone(report):
+        return True
+    decided = [finding for finding in report.findings if finding.fingerprint in report.verdict.reasons]
+    return bool(decided) and all(finding.rule_id.startswith(_BESIDE_THE_WEIGHTS) for finding in decided)
+
+
+def limits(report: AuditReport) -> tuple[str, ...]:
+    """Return what the outcome does not speak for, a sentence each; part of every document."""
+    if card_alone(report):
+        return _NOT_RUN, _DATA, _UNREAD_WEIGHTS
+    return (_BRIEFLY_RUN if report.probe else _NOT_RUN), _DATA, _HIDDEN
 
 
 def found(findings: Iterable[Finding]) -> str:
@@ -121,6 +150,8 @@ def coverage(report: AuditReport) -> str:
 def read_bytes(report: AuditReport) -> str:
     """Return what was read; more than the weights hold when rows were sampled before the comparison."""
     reach = report.coverage
+    if card_alone(report):
+        return "no weights read"
     return f"read {byte_size(reach.bytes_read)} of weights that hold {byte_size(reach.bytes_total)}"
 
 
@@ -130,7 +161,8 @@ def probe_lines(report: AuditReport) -> tuple[str, ...]:
     if probe is None:
         return ()
     lines = [
-        f"The model was run on {probe.texts:,} made-up texts in {probe.seconds:.0f} s, {probe.tried:,} insertions in all."
+        f"The model was run on {probe.texts:,} made-up texts in {probe.seconds:.0f} s, "
+        f"{probe.tried:,} insertions in all."
     ]
     for direction in probe.directions:
         best = direction.insertions[0] if direction.insertions else None
@@ -146,7 +178,7 @@ def probe_lines(report: AuditReport) -> tuple[str, ...]:
 
 
 def triage_lines(report: AuditReport) -> tuple[str, ...]:
-    """Return what a budget left out and how likely an edit would have shown, a sentence each; empty without a budget."""
+    """Return what a budget left out and how likely an edit would have shown, in sentences; empty without a budget."""
     triage = report.triage
     if triage is None:
         return ()
@@ -248,10 +280,13 @@ def place(location: Location) -> str:
 
 
 def group_skips(skips: Iterable[SkipRecord], *, groups: int = 20, names: int = 5) -> tuple[list[SkipGroup], int]:
-    """Group skips by reason, the largest group first; the second result counts the reasons left out."""
+    """Group skips by reason, the largest group first; the second result counts the reasons left out.
+
+    Reasons lose their full stop, since a colon and the names follow.
+    """
     by_reason: dict[str, list[str]] = {}
     for skip in skips:
-        by_reason.setdefault(skip.why, []).append(skip.what)
+        by_reason.setdefault(skip.why.removesuffix("."), []).append(skip.what)
     ordered = sorted(by_reason.items(), key=lambda item: -len(item[1]))
     listed = [SkipGroup(why=why, names=tuple(what[:names]), count=len(what)) for why, what in ordered[:groups]]
     return listed, max(0, len(ordered) - groups)

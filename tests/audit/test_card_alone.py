@@ -10,9 +10,9 @@ from audit.policy import CARD_ALONE
 from audit.records import AuditReport, RuntimeRecord
 from reports.formats import RENDERERS, render
 from reports.json_v1 import dump, load
-from reports.letters import discussion_body
-from reports.markdown import pr_body
-from reports.wording import headline, reproduce
+from reports.letters import discussion_body, discussion_title, private_report
+from reports.markdown import pr_body, pr_title
+from reports.wording import headline, limits, outcome_sentence, read_bytes, reproduce
 
 
 def report(of: Innocent) -> AuditReport:
@@ -43,9 +43,9 @@ def test_a_contradicted_claim_asks_for_a_review_with_its_reason() -> None:
 
 
 def test_no_rule_about_weights_runs() -> None:
-    assert {"lineage", "relation", "unreadable", "unsafe_files"}.isdisjoint(d.name for d in CARD_DETECTORS)
+    assert {"lineage", "relation", "unreadable"}.isdisjoint(d.name for d in CARD_DETECTORS)
     assert not any(d.needs_drift for d in CARD_DETECTORS)
-    assert "card" in {d.name for d in CARD_DETECTORS}
+    assert {"card", "unsafe_files"} <= {d.name for d in CARD_DETECTORS}
     assert "HA102" not in {f.rule_id for f in report(PEFT).findings}, "nothing was tried, so nothing failed"
 
 
@@ -64,4 +64,15 @@ def test_no_document_says_that_weights_were_compared() -> None:
     made = report(MERGE)
     texts = [str(render(made, "markdown")), discussion_body(made), pr_body(made)]
     assert all("no weights were read" in text for text in texts)
-    assert not any("compared the weights" in text or "read the weights" in text for text in texts)
+    texts += [private_report(made), pr_title(made), discussion_title(made), str(render(made, "html"))]
+    wrong = ("compared the weights", "read the weights", "of the weights of", "eight audit", "weights changed")
+    assert not any(phrase in text for phrase in wrong for text in texts)
+    assert "hubaudit scan" in limits(made)[-1]
+    assert read_bytes(made) == "no weights read"
+    assert "Only the card" in outcome_sentence(made)
+
+
+def test_files_that_fail_say_nothing_of_the_weights() -> None:
+    made = report(MERGE)
+    failing = replace(made, verdict=replace(made.verdict, outcome="fail"))
+    assert outcome_sentence(failing).startswith("Files beside the weights")

@@ -189,6 +189,21 @@ def test_an_adapter_is_held_against_its_factors(hub: LocalHub, folders: tuple[Pa
     assert rows(report)["adapter rank"]["status"] == "contradicted"
 
 
+def test_pickles_are_looked_into(hub: LocalHub, copy: Path) -> None:
+    (copy / "optimizer.pkl").write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
+    hub.add_repo("pico/pickled", folder=copy)
+    code, report = answer("pico/pickled")
+    assert code == 1
+    found = {f["rule_id"]: f for f in report["findings"]}
+    assert "posix.system" in found["HA604"]["explanation"]
+    assert report["verdict"]["outcome"] == "fail"
+    assert "Files beside the weights" in ask("pico/pickled").stdout
+    hub.faults.add(Status(code=403), path="optimizer.pkl", times=FOR_EVER)
+    code, report = answer("pico/pickled")
+    assert "HA604" not in {f["rule_id"] for f in report["findings"]}
+    assert "its imports were not looked at" in json.dumps(report["coverage"]["skipped"])
+
+
 def test_no_card_is_nothing_to_check(hub: LocalHub, copy: Path) -> None:
     (copy / "README.md").unlink()
     hub.add_repo("pico/bare", folder=copy)

@@ -3,12 +3,16 @@ import dataclasses
 import pytest
 import sample_reports
 
-from audit.records import SkipRecord
+from audit.records import ProbeRecord, SkipRecord
+from reports.formats import render
+from reports.letters import discussion_body
+from reports.markdown import pr_body
 from reports.wording import (
     coverage,
     error_rate,
     group_skips,
     headline,
+    limits,
     measured,
     moment,
     outcome_sentence,
@@ -50,6 +54,36 @@ def test_words_are_neutral():
     assert outcome_words(sample_reports.poisoned_row()) == "Unusual change measured"
 
 
+def test_a_failure_beside_the_weights_says_nothing_of_the_weights():
+    report = sample_reports.poisoned_row()
+    [*first, _] = report.findings
+    beside = tuple(dataclasses.replace(finding, rule_id="HA701") for finding in first)
+    made = dataclasses.replace(
+        report,
+        findings=beside,
+        verdict=dataclasses.replace(report.verdict, reasons=tuple(f.fingerprint for f in beside)),
+    )
+    assert outcome_words(made) == "Unusual files"
+    mixed = dataclasses.replace(made, findings=report.findings)
+    assert "The weights changed" in outcome_sentence(mixed)
+    unknown = dataclasses.replace(made, verdict=dataclasses.replace(made.verdict, reasons=()))
+    assert "The weights changed" in outcome_sentence(unknown)
+
+
+def test_limits_say_whether_the_model_was_run():
+    report = sample_reports.honest()
+    assert "was not run" in limits(report)[0]
+    probe = ProbeRecord(kind="classifier", scanned=0, tried=3, texts=2, seconds=1.0)
+    run = dataclasses.replace(report, probe=probe)
+    assert "made-up texts alone" in limits(run)[0]
+    for text in (
+        pr_body(run),
+        discussion_body(run),
+        *(str(render(run, name)) for name in ("table", "html", "markdown")),
+    ):
+        assert "was not run" not in text.replace("code of the repository was not run", "")
+
+
 def test_error_rates_are_quoted_or_said_to_be_unknown():
     assert error_rate(sample_reports.poisoned_row()) == "2.0 % of clean fine-tunes score at least this high."
     assert "not known" in error_rate(sample_reports.inconclusive())
@@ -86,7 +120,7 @@ def test_measurements_show_unit_and_threshold():
 
 
 def test_skips_are_grouped_by_reason_largest_first():
-    skips = [SkipRecord(what=f"t{n}", why="shard missing") for n in range(9)]
+    skips = [SkipRecord(what=f"t{n}", why="shard missing" + "." * (n % 2)) for n in range(9)]
     skips = [SkipRecord(what="head", why="the base has none"), *skips]
     groups, left_out = group_skips(skips, groups=1, names=2)
     assert left_out == 1
