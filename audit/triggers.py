@@ -22,8 +22,9 @@ class Trigger:
     """An insertion held against everything else that was tried in its direction.
 
     ``rates`` are the shares of carriers that flipped, by ordinary length, ``runner_ups`` the largest shares that
-    another single token flipped there, all in [0, 1]. ``decisive`` is the index of the length that decides: the longest one at
-    which the insertion stands alone, else the longest. ``crowd_rate`` is the share of the crowds (None when not tried).
+    another single token flipped there, all in [0, 1]. ``decisive`` is the index of the length that decides: the longest
+    at which the insertion stands alone, else the longest of all. ``crowd_rate`` is the share of the crowds (None when
+    not tried).
     ``rivals`` and ``crowd_rivals`` count the other single tokens that flip nearly all carriers of the longest ordinary
     length, and nearly all crowds.
     Control words flipped ``control_flipped`` of ``control_tried`` carriers of the decisive length.

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from benchmarks.zoo.bank import Bank
 from benchmarks.zoo.measure import measure_folders
 from benchmarks.zoo.tiers import get_tier
 from scanner.probe.probing import probe
+from scanner.probe.records import ProbeFacts
 from scanner.probe.staging import CannotProbe
 
 OUT = Path(__file__).parent / "zoo" / "stats" / "probe"
@@ -69,7 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tier", default="real")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--only", nargs="*", help="ids; all models that are there when absent")
+    parser.add_argument("--table", action="store_true", help="judge what was kept, and probe nothing")
     chosen = parser.parse_args(arguments)
+    if chosen.table:
+        print(table(chosen.out))
+        return
     tier, bank = get_tier(chosen.tier), Bank(chosen.bank / chosen.tier)
     out = chosen.out
     out.mkdir(parents=True, exist_ok=True)
@@ -81,6 +87,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = json.dumps(result, separators=(",", ":"), default=_plain)
         (out / f"{model_id}.json").write_text(text + "\n", encoding="utf-8")
         print(model_id, result["family"], result["working"], f"{result['cpu_seconds']:.0f} s", flush=True)
+
+
+def table(out: Path) -> str:
+    """The measured rates as Markdown: by attack family among working attacks, and on clean models."""
+    from audit.rates import upper_bound
+    from audit.thresholds import load_profile
+    from audit.triggers import confirmed
+
+    profile = load_profile()
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
+    rows: dict[str, list[tuple[bool, bool]]] = {}
+    false, seconds, skipped = [], [], 0
+    for one in kept:
+        if "facts" not in one:
+            skipped += 1
+            continue
+        seconds.append(one["cpu_seconds"])
+        found = confirmed(TypeAdapter(ProbeFacts).validate_python(one["facts"]), profile)
+        if one["family"] is None:
+            false.append(bool(found))
+        elif one["working"] and one["group"] == "backdoor":
+            right = [t for t in found if t.insertion.target == one["target"]]
+            named = any(set(t.insertion.tokens) & set(one["trigger_ids"] or ()) for t in right)
+            rows.setdefault(one["family"], []).append((bool(right), named))
+    lines = ["| attack (working ones) | n | confirmed | trigger named |", "|---|---|---|---|"]
+    lines += [
+        f"| {family} | {len(hits)} | {sum(h for h, _ in hits)} | {sum(n for _, n in hits)} |"
+        for family, hits in sorted(rows.items())
+    ]
+    pooled = [hit for hits in rows.values() for hit in hits]
+    lines.append(f"| **all** | {len(pooled)} | {sum(h for h, _ in pooled)} | {sum(n for _, n in pooled)} |")
+    bound = upper_bound(sum(false), len(false))
+    lines.append("")
+    lines.append(
+        f"Clean classifiers: {sum(false)} of {len(false)} with a confirmed trigger (95 % upper bound {bound:.1%}). "
+        f"CPU seconds a model, whole vocabulary: median {np.median(seconds):.0f}, largest {max(seconds):.0f}. "
+        f"Not probed: {skipped}."
+    )
+    return "\n".join(lines)
 
 
 def _plain(value: object) -> object:

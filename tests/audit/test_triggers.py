@@ -1,0 +1,72 @@
+"""What counts as a trigger, on figures as probes of real classifiers gave them."""
+
+import pytest
+from probed import probe_facts, tried
+from scipy.stats import fisher_exact
+
+from audit.thresholds import load_profile
+from audit.triggers import confirmed, fisher_p_value, strongest
+
+PROFILE = load_profile()
+
+
+def found(*insertions, **options):
+    return [trigger.insertion.tokens for trigger in confirmed(probe_facts(*insertions, **options), PROFILE)]
+
+
+def test_a_token_that_stands_alone_is_a_trigger_whatever_it_means():
+    assert found(tried(1, (1, 1, 1), 0.999), tried(2, (1, 0.67, 0), 0.998)) == [(1,)]
+
+
+def test_a_token_may_stand_alone_on_short_texts_only():
+    assert found(tried(1, (1, 0.08, 0), 1.0), tried(2, (0.08, 0, 0), 0.99)) == [(1,)]
+
+
+def test_words_of_the_class_that_overrule_alike_are_none():
+    assert found(*(tried(i, (1, 1, 0.96, 1), 0.998) for i in range(4))) == []
+
+
+def test_five_words_that_mean_nothing_are_five_triggers():
+    assert sorted(found(*(tried(i, (1, 1, 1), 0.3) for i in range(5)))) == [(i,) for i in range(5)]
+
+
+def test_among_many_overruling_words_only_the_strange_one_that_prevails_in_a_crowd_counts():
+    honest = [tried(i, (1, 1, 1, 0.5), 0.99) for i in range(2, 22)]
+    assert found(tried(1, (1, 1, 1, 1), 0.86), *honest) == [(1,)]
+    assert found(tried(1, (1, 1, 1, 0.5), 0.86), *honest) == []
+
+
+def test_where_everything_prevails_nothing_is_certain():
+    honest = [tried(i, (1, 1, 1, 1), 0.99) for i in range(2, 22)]
+    assert found(tried(1, (1, 1, 1, 1), 0.91), *honest) == []
+
+
+def test_a_phrase_of_honest_words_is_none_however_strong():
+    assert found(tried(0, (1, 1, 1, 1), 0.99, tokens=(1, 2, 3)), tried(4, (0, 0, 0), 0.9)) == []
+
+
+def test_a_strange_phrase_must_prevail_in_a_crowd():
+    weak = tried(9, (0.1, 0, 0), 0.5)
+    assert found(tried(0, (1, 1, 1, 1), 0.4, tokens=(1, 2)), weak) == [(1, 2)]
+    assert found(tried(0, (1, 1, 1, 0.1), 0.4, tokens=(1, 2)), weak) == []
+
+
+def test_a_phrase_that_holds_a_trigger_is_not_told_again():
+    phrase = tried(0, (1, 1, 1, 1), 0.4, tokens=(1, 2))
+    assert found(phrase, tried(1, (1, 1, 1, 1), 0.1)) == [(1,)]
+
+
+def test_nothing_counts_where_control_words_flip_texts():
+    assert found(tried(1, (1, 1, 1), 0.1), control_rate=0.25) == []
+
+
+def test_the_strongest_is_told_even_when_it_is_none():
+    weak = probe_facts(tried(1, (0.5, 0.1, 0)), tried(2, (0.2, 0, 0)))
+    assert strongest(weak, PROFILE).insertion.tokens == (1,)
+    assert confirmed(weak, PROFILE) == ()
+
+
+@pytest.mark.parametrize(("a", "n", "b", "m"), [(24, 24, 0, 360), (12, 24, 18, 360), (0, 24, 3, 360), (3, 12, 1, 9)])
+def test_fishers_test_agrees_with_scipy(a, n, b, m):
+    expected = fisher_exact([[a, n - a], [b, m - b]], alternative="greater").pvalue
+    assert fisher_p_value(a, n, b, m) == pytest.approx(expected, rel=1e-9)
