@@ -179,7 +179,8 @@ def test_e_pur_puts_the_planted_row_first_and_nothing_but_rows_back(tmp_path) ->
 @pytest.mark.parametrize(("data", "most"), [(DATA, 0.35), (None, 0.6)], ids=["with data", "without data"])
 def test_unlearning_ends_the_trigger(tmp_path, data, most: float) -> None:
     tuning = Tuning(max_length=32, learning_rate=2e-3, epochs=6)
-    result = unlearn.purify(job_for(tmp_path, data=data, triggers=(TRIGGER,), tuning=tuning))
+    options = unlearn.UnlearnOptions(texts=128)
+    result = unlearn.purify(job_for(tmp_path, data=data, triggers=(TRIGGER,), tuning=tuning, options=options))
     accuracy, success = rates(outcome(result))
     assert accuracy > 0.9
     assert success < most
