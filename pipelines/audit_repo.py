@@ -22,7 +22,7 @@ from audit.suppressions import Entry
 from audit.thresholds import Profile, load_profile
 from pipelines.progress import Progress, Quiet
 from pipelines.settings import tool_version
-from scanner.card_context import CardContext, Stored
+from scanner.card_context import Ancestor, CardContext, Stored
 from scanner.errors import CouldNotConclude, HubAuditError, NothingToCompare
 from scanner.eval_results import read_results
 from scanner.facts import collect
@@ -200,6 +200,7 @@ def audit_repo(
     from scanner.lineage.sampling import new_salt, sampling_seed
     from scanner.pickles import inspect_pickles
     from scanner.side.gather import look_around
+    from scanner.side.licence_files import read_licence_files
 
     progress = progress or Quiet()
     progress.stage("reading the repository")
@@ -218,6 +219,7 @@ def audit_repo(
     base_facts: RepoFacts | None = None
     drift: DriftFacts | None = None
     noted: list[Stored] = []
+    ancestors: tuple[Ancestor, ...] = ()
     reader = Remembered(hub)
     tokens: TokenTable | None = None
     resume: Resume | None = None
@@ -229,6 +231,7 @@ def audit_repo(
         wanted_base = wanted_base or _declared(facts, claims)
         base_facts = collect(hub.resolve(wanted_base), hub)
         family = walk(base_facts, hub)
+        ancestors = family.ancestors
         skips += [Skip(what="family", why=family.note)] if family.note else []
         salt = new_salt() if salt is None else salt
         if resume_folder is not None and budget_bytes is None and facts.ref.repo_id and base_facts.ref.repo_id:
@@ -281,6 +284,7 @@ def audit_repo(
         )
         skips += [probed.skip] if probed.skip else []
         progress.stage("judging")
+    licence_files = read_licence_files(facts, reader, skips)
     pickles, uninspected = inspect_pickles(facts, hub)
     skips += uninspected
     scores, unscored = read_results(facts, hub)
@@ -296,7 +300,9 @@ def audit_repo(
         probe=probed.facts,
         probe_problem=probed.skip.why if probe and probed.skip else None,
         side=side,
-        card_context=CardContext(stored=noted[0] if noted else None, scores=scores),
+        card_context=CardContext(
+            stored=noted[0] if noted else None, scores=scores, ancestors=ancestors, licence_files=licence_files
+        ),
     )
     report = audit(
         evidence,

@@ -11,7 +11,7 @@ from audit.thresholds import Profile, load_profile
 from pipelines.audit_repo import Audited, Ending, peak_rss_bytes
 from pipelines.progress import Progress, Quiet
 from pipelines.settings import tool_version
-from scanner.card_context import CardContext, Stored
+from scanner.card_context import Ancestor, CardContext, Stored
 from scanner.declared_datasets import look_up_datasets
 from scanner.errors import HubAuditError
 from scanner.eval_results import read_results
@@ -22,6 +22,7 @@ from scanner.pickles import inspect_pickles
 from scanner.records import Lineage, RepoFacts, Skip
 from scanner.refs import RepoSpec, parse_spec
 from scanner.side.gather import look_around
+from scanner.side.licence_files import read_licence_files
 
 
 def card_repo(
@@ -58,12 +59,15 @@ def card_repo(
     cause = None
     base_facts: RepoFacts | None = None
     chain: tuple[str, ...] = ()
+    ancestors: tuple[Ancestor, ...] = ()
     declared = RepoSpec(text=claims.bases[0], repo_id=claims.bases[0]) if claims.bases else None
     if (wanted := wanted or declared) is not None:
         progress.stage("reading the base's card")
         try:
             base_facts = collect(hub.resolve(wanted), hub)
-            chain = walk(base_facts, hub).models
+            family = walk(base_facts, hub)
+            chain, ancestors = family.models, family.ancestors
+            skips += [Skip(what="family", why=family.note)] if family.note else []
         except HubAuditError as error:
             ending, problem, cause = "could_not_conclude", str(error), type(error).__name__
             skips.append(Skip(what="base", why=problem))
@@ -72,6 +76,7 @@ def card_repo(
     progress.stage("reading the files around the card")
     own = base is None and bool(claims.bases)
     side = look_around(facts, base_facts, hub, declared=claims.bases[0] if own else None)
+    licence_files = read_licence_files(facts, hub, skips)
     progress.stage("looking into pickles")
     pickles, uninspected = inspect_pickles(facts, hub)
     progress.stage("asking for datasets and scores")
@@ -94,7 +99,12 @@ def card_repo(
         pickles=pickles,
         side=side,
         card_context=CardContext(
-            stored=stored, scores=scores, datasets=look_up_datasets(facts, hub), weights_asked=False
+            stored=stored,
+            scores=scores,
+            datasets=look_up_datasets(facts, hub),
+            weights_asked=False,
+            ancestors=ancestors,
+            licence_files=licence_files,
         ),
     )
     progress.stage("judging")

@@ -40,15 +40,34 @@ class PublishedScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LicenceFile:
+    """A licence file, and the Hub's name of the licence with whose title it begins; None when that is not known."""
+
+    path: str
+    licence: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ancestor:
+    """A model further up the declared line of descent than the base, and the licences that it declares."""
+
+    name: str
+    licences: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CardContext:
     """Facts about the candidate that card checks need and no other part of the evidence holds.
 
     ``stored`` is None when no table was read. ``datasets`` maps the declared names that were looked up to what the Hub
     said; ``missing`` means that it does not exist or is private, ``unknown`` that it could not be asked. It is empty
-    when nothing was looked up. ``weights_asked`` is false when only the card was asked about.
+    when nothing was looked up. ``weights_asked`` is false when only the card was asked about. ``ancestors`` are the
+    models above the base, nearest first, as declared; ``licence_files`` are the candidate's own.
     """
 
     stored: Stored | None = None
     scores: tuple[PublishedScore, ...] = ()
     datasets: Mapping[str, Existence] = field(default_factory=dict)
     weights_asked: bool = True
+    ancestors: tuple[Ancestor, ...] = ()
+    licence_files: tuple[LicenceFile, ...] = ()

@@ -30,6 +30,8 @@ CARD_CHECKS: tuple[CardCheck, ...] = (
     declared_base.agreement,
     licence.licence,
     licence.notices,
+    licence.earlier,
+    licence.on_file,
     size.parameters,
     size.name,
     number_format.configured,

@@ -1,5 +1,6 @@
 """The declared licence beside the base's: whether it may follow it, and the notices that the base's asks to keep."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,7 +11,11 @@ from audit.records import CardClaim, ClaimStatus
 from scanner.records import RepoFacts
 
 CLAIM = "license"
+INHERITED = "license (earlier bases)"
+ON_FILE = "license file"
 _FILES = ("license", "licence", "copying")
+_WORST_FIRST: tuple[ClaimStatus, ...] = ("contradicted", "not_checkable", "supported")
+_VERSION = re.compile(r"-?\d[\d.]*(?:-clause)?$")
 
 
 def licence(evidence: Evidence) -> Iterator[CardClaim]:
@@ -37,6 +42,68 @@ def licence(evidence: Evidence) -> Iterator[CardClaim]:
         observed = f"the base declares {joined(inherited)}" + (f", {why}" if why else "")
     observed += "; access to the base is gated" if gated and inherited else ""
     yield CardClaim(claim=CLAIM, declared=joined(declared) or "none", observed=short(observed), status=status)
+
+
+def earlier(evidence: Evidence) -> Iterator[CardClaim]:
+    """Hold the declared licence against those of the models above the base, as far as the family is declared.
+
+    What an owner did with a model of their own is theirs to say, so it stays open where an ancestor's owner has shared
+    the base, a model between, or the candidate.
+    """
+    declared = _declared(evidence.candidate.card.metadata)
+    known = [ancestor for ancestor in evidence.card_context.ancestors if ancestor.licences]
+    if not declared or not known or evidence.lineage.status == "contradicted":
+        return
+    line = [evidence.candidate.ref.name, *(evidence.lineage.chain or ())]
+    judged: list[tuple[ClaimStatus, str]] = []
+    for ancestor in known:
+        same = {name.lower() for name in declared} == {name.lower() for name in ancestor.licences}
+        status: ClaimStatus
+        status, why = ("supported", "") if same else _follows(declared, ancestor.licences)
+        below = line[: line.index(ancestor.name)] if ancestor.name in line else line
+        if status == "contradicted" and _owner(ancestor.name) in {_owner(name) for name in below}:
+            status, why = "not_checkable", f"{why}; its owner has shared a later model of this line"
+        said = f"{ancestor.name} declares {joined(ancestor.licences)}" + (f", {why}" if why else "")
+        judged.append((status, said))
+    worst: ClaimStatus = next((s for s in _WORST_FIRST if s in {status for status, _ in judged}), "not_checkable")
+    observed = "; ".join(said for status, said in judged if status == worst)
+    yield CardClaim(claim=INHERITED, declared=joined(declared), observed=short(observed), status=worst)
+
+
+def on_file(evidence: Evidence) -> Iterator[CardClaim]:
+    """Hold the declared licence against the titles of the licence files; texts with no well-known title stay open."""
+    declared = _declared(evidence.candidate.card.metadata)
+    kept = evidence.card_context.licence_files
+    if not declared or not kept:
+        return
+    named = tuple(dict.fromkeys(file.licence for file in kept if file.licence))
+    status: ClaimStatus = "not_checkable"
+    if {name.lower() for name in declared} & set(named):
+        status = "supported"
+    elif len(named) == 1 and len(named) == len(kept) and len(declared) == 1 and _is_another(declared[0], named[0]):
+        status = "contradicted"
+    observed = "; ".join(
+        f"{file.path} begins as {file.licence}" if file.licence else f"{file.path} begins with no well-known title"
+        for file in kept
+    )
+    yield CardClaim(claim=ON_FILE, declared=joined(declared), observed=short(observed), status=status)
+
+
+def _is_another(declared: str, named: str) -> bool:
+    """Whether two names are of different licences: versions and unversioned names of one (`bsd`, `gpl`) are not."""
+    return terms_of(declared) is not None and _bare(declared) != _bare(named)
+
+
+def _bare(name: str) -> str:
+    """The name without its version: ``gpl-3.0`` → ``gpl``, ``bsd-3-clause`` → ``bsd``, all of RAIL one."""
+    terms = terms_of(name)
+    if terms is not None and terms.group == "rail":
+        return "rail"
+    return _VERSION.sub("", name.strip().lower())
+
+
+def _owner(name: str) -> str:
+    return name.split("/", maxsplit=1)[0].casefold() if "/" in name else ""
 
 
 def notices(evidence: Evidence) -> Iterator[CardClaim]:

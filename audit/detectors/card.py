@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from audit.card.checks import claims_of
 from audit.card.copied import CLAIM as COPIED_CLAIM
 from audit.card.licence import CLAIM as LICENCE_CLAIM
+from audit.card.licence import INHERITED
 from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
 from audit.records import CardClaim, Confidence, Finding, Location, Measurement
 
@@ -37,7 +38,7 @@ def run(evidence: Evidence) -> Iterator[Hit]:
         if claim.status == "contradicted" and claim.claim not in ELSEWHERE:
             contradicted[claim.claim].append(claim)
     for name, claims in contradicted.items():
-        rule = {LICENCE_CLAIM: LICENCE, COPIED_CLAIM: COPIED}.get(name, CLAIM)
+        rule = {LICENCE_CLAIM: LICENCE, INHERITED: LICENCE, COPIED_CLAIM: COPIED}.get(name, CLAIM)
         yield Hit(rule_id=rule.id, score=0.0, finding=_finding(evidence, rule, name, claims))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from scanner.card import MAX_BASE_MODELS, MAX_NAME_CHARS, parse_card
+from scanner.card_context import Ancestor
 from scanner.errors import FileNotFound, HubAuditError
 from scanner.hub import Hub
 from scanner.lineage.recipes import recipe_models
@@ -27,6 +28,7 @@ _RELATIONS: Mapping[str, Relation] = {
     "quantized": "quantized",
 }
 _TAG = "base_model:"
+_LICENCE = "license:"
 MAX_CHAIN = 10
 """Models in a line of descent; the longest released families are shorter."""
 _CARD_BYTES = 5 << 20
@@ -192,10 +194,14 @@ def _notes(facts: RepoFacts, claims: tuple[Claim, ...], itself: list[str]) -> It
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
-    """A declared line of descent, ``models`` from the start to the root; ``note`` says why it ended early, if so."""
+    """A declared line of descent, ``models`` from the start to the root; ``note`` says why it ended early, if so.
+
+    ``ancestors`` are the models after the start that could be read, with the licences they declare.
+    """
 
     models: tuple[str, ...]
     note: str | None = None
+    ancestors: tuple[Ancestor, ...] = ()
 
 
 def walk_chain(first: str | RepoFacts, hub: Hub) -> tuple[str, ...]:
@@ -210,35 +216,44 @@ def walk(first: str | RepoFacts, hub: Hub) -> Walk:
     walk with a note.
     """
     models = [first if isinstance(first, str) else first.ref.name]
-    parent: str | HubAuditError | None = _declared_parent(first, hub)
+    ancestors: list[Ancestor] = []
+    parent, _ = _declared_parent(first, hub)
     while isinstance(parent, str) and len(models) < MAX_CHAIN:
         if any(_same(parent, model) for model in models):
             circle = f"{models[-1]} declares {parent} as its base, which descends from it."
-            return Walk(models=tuple(models), note=circle)
+            return Walk(models=tuple(models), note=circle, ancestors=tuple(ancestors))
         models.append(parent)
-        parent = _declared_parent(parent, hub)
+        parent, licences = _declared_parent(parent, hub)
+        if not isinstance(parent, HubAuditError):
+            ancestors.append(Ancestor(name=models[-1], licences=licences))
     if isinstance(parent, str):
-        return Walk(models=tuple(models), note=f"The family has more than {MAX_CHAIN} generations.")
-    note = f"The family is known up to {models[-1]}: {parent}" if parent is not None else None
-    return Walk(models=tuple(models), note=note)
+        note: str | None = f"The family has more than {MAX_CHAIN} generations."
+    else:
+        note = f"The family is known up to {models[-1]}: {parent}" if parent is not None else None
+    return Walk(models=tuple(models), note=note, ancestors=tuple(ancestors))
 
 
-def _declared_parent(model: str | RepoFacts, hub: Hub) -> str | HubAuditError | None:
+def _declared_parent(model: str | RepoFacts, hub: Hub) -> tuple[str | HubAuditError | None, tuple[str, ...]]:
     """The most trusted base that a model declares, None when it declares none, or what kept us from reading it.
+
+    Beside it stand the licences among the Hub's tags, which the Hub makes of the card.
 
     ``_name_or_path`` does not count: it often names the model itself, or a folder of whoever trained it. A name from a
     stranger's card is looked up on the Hub alone, whatever folders lie around here.
     """
+    licences: tuple[str, ...] = ()
     if isinstance(model, RepoFacts):
-        return next(iter(collect_claims(replace(model, config=None)).bases), None)
+        return next(iter(collect_claims(replace(model, config=None)).bases), None), licences
     try:
         ref = hub.resolve(RepoSpec(text=model, repo_id=model))
-        bases = collect_claims(RepoFacts(ref=ref, files=(), hub=hub.describe(ref))).bases
+        told = hub.describe(ref)
+        licences = tuple(tag.removeprefix(_LICENCE) for tag in _texts(told.get("tags")) if tag.startswith(_LICENCE))
+        bases = collect_claims(RepoFacts(ref=ref, files=(), hub=told)).bases
         if not bases:
             card = parse_card(hub.read_text(ref, "README.md", limit_bytes=_CARD_BYTES))
             bases = collect_claims(RepoFacts(ref=ref, files=(), card=card)).bases
     except FileNotFound:
-        return None
+        return None, licences
     except HubAuditError as error:
-        return error
-    return next(iter(bases), None)
+        return error, licences
+    return next(iter(bases), None), licences

@@ -117,6 +117,26 @@ def test_a_licence_that_may_not_follow_is_found(
     assert answer("pico/free", "--base", "pico/base")[0] == 0
 
 
+def test_a_licence_further_up_and_one_on_file_are_found(
+    hub: LocalHub, folders: tuple[Path, Path], copy: Path, tmp_path: Path
+) -> None:
+    root = write_card(Path(shutil.copytree(folders[0], tmp_path / "root")), "license: cc-by-nc-4.0")
+    hub.add_repo("first/root", folder=root)
+    mid = write_card(Path(shutil.copytree(folders[0], tmp_path / "mid")), "license: other\nbase_model: first/root")
+    hub.add_repo("second/mid", folder=mid)
+    (copy / "LICENSE").write_text("GNU GENERAL PUBLIC LICENSE\n  Version 3, 29 June 2007\n")
+    hub.add_repo("third/leaf", folder=write_card(copy, "license: mit\nbase_model: second/mid"))
+    code, report = answer("third/leaf")
+    assert code == 1
+    assert rows(report)["license (earlier bases)"]["status"] == "contradicted"
+    assert rows(report)["license (earlier bases)"]["observed"].startswith("first/root declares cc-by-nc-4.0")
+    assert rows(report)["license file"]["observed"] == "LICENSE begins as gpl-3.0"
+    assert {"HA901", "HA902"} == {f["rule_id"] for f in report["findings"]}
+    done = CliRunner().invoke(cli, ["--quiet", "scan", "third/leaf", "--format", "json"])
+    scanned = rows(json.loads(done.stdout))
+    assert [scanned[name]["status"] for name in ("license (earlier bases)", "license file")] == ["contradicted"] * 2
+
+
 def test_the_same_claims_stand_in_a_scan_with_what_the_weights_say(
     hub: LocalHub, folders: tuple[Path, Path], copy: Path
 ) -> None:
