@@ -20,6 +20,8 @@ _INDEX = re.compile(r"(^|\.)\d+(?=\.|$)")
 
 _STILL_REACH = float(np.log(2.0))
 """A rounded tensor's largest row over its median, in nats: 0.2-0.4 measured."""
+_STILL_RELATIVE = 0.02
+"""Largest relative change of a row that rounding may explain: steps of 8 bits give 0.008."""
 _MAD_TO_SD = 1.4826
 
 _TREND_LIMIT = 160
@@ -60,7 +62,8 @@ def moved(tensor: TensorDrift, *, floor_ratio: float) -> bool:
 
     Rounding through a coarser format is known when the candidate is stored in it; when it is not, it shows in the row
     energies: relative to the rows they hardly differ, log ‖δᵢ‖/‖bᵢ‖ having standard deviation ½√((κ − 1)/columns), κ
-    the kurtosis of the rounding error. Weight decay alone makes them equal.
+    the kurtosis of the rounding error. Weight decay alone makes them equal. Noise looks so too, however large; beyond
+    what steps of 8 bits explain it counts as a change.
     """
     if tensor.changed == 0 or tensor.delta_l2 <= floor_ratio * tensor.rounding_floor:
         return False
@@ -70,7 +73,8 @@ def moved(tensor: TensorDrift, *, floor_ratio: float) -> bool:
         return True
     logs = 0.5 * np.log(tensor.row_delta_sq[rows] / tensor.row_base_sq[rows])
     spread = _MAD_TO_SD * float(np.median(np.abs(logs - np.median(logs))))
-    even = spread <= _STILL_MARGIN * 0.5 * float(np.sqrt((_KURTOSIS - 1.0) / columns))
+    small = float(np.median(logs)) <= float(np.log(_STILL_RELATIVE))
+    even = small and spread <= _STILL_MARGIN * 0.5 * float(np.sqrt((_KURTOSIS - 1.0) / columns))
     # A few rows written into a rounded matrix leave the bulk as even as before.
     return not (even and float(logs.max() - np.median(logs)) < _STILL_REACH)
 

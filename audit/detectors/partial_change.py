@@ -43,10 +43,13 @@ def run(evidence: Evidence) -> Iterator[Hit]:
     compared = evidence.drift.tensors
     floor = evidence.profile.value("drift.floor_ratio")
     changed = [t for t in compared if moved(t, floor_ratio=floor) and not only_quantised(t, evidence.profile)]
-    alone = _alone(changed, compared, evidence)
-    if alone:
-        yield _alone_hit(alone, compared, evidence)
-        return
+    names = {t.spec.name for t in changed}
+    # Vectors may all have been trained, or have moved in a way that only matrices can tell from rounding.
+    for sort in (compared, [t for t in compared if len(t.spec.shape) >= _MATRIX_AXES]):
+        alone = _alone([t for t in sort if t.spec.name in names], sort, evidence)
+        if alone:
+            yield _alone_hit(alone, sort, evidence)
+            return
     for oddity in _oddities(changed, compared, ratio=evidence.profile.value(f"{ELSEWHERE.id}.ratio")):
         yield _elsewhere_hit(oddity, evidence)
 
@@ -101,6 +104,7 @@ def _layers(tensors: Iterator[TensorDrift] | Sequence[TensorDrift]) -> Layers:
 
 def _alone_hit(alone: tuple[TensorDrift, ...], compared: Sequence[TensorDrift], evidence: Evidence) -> Hit:
     profile = evidence.profile
+    kind = "tensors" if any(len(t.spec.shape) < _MATRIX_AXES for t in compared) else "matrices"
     elsewhere = sum(t.changed for t in compared) - sum(t.changed for t in alone)
     rest = "as before but for rounding or weight decay" if elsewhere else "bit-identical"
     return _hit(
@@ -108,7 +112,7 @@ def _alone_hit(alone: tuple[TensorDrift, ...], compared: Sequence[TensorDrift], 
         alone,
         evidence,
         explanation=(
-            f"Of {len(compared)} tensors compared, {len(alone)} differ from the base ({_names(alone)}); the rest is "
+            f"Of {len(compared)} {kind} compared, {len(alone)} differ from the base ({_names(alone)}); the rest is "
             f"{rest}{_as_read(compared)}, even in the same layers. {_shape_of(alone[0])}Fine-tuning moves many tensors "
             f"at once; editing writes into a few."
         ),
@@ -120,7 +124,7 @@ def _alone_hit(alone: tuple[TensorDrift, ...], compared: Sequence[TensorDrift], 
                 threshold=profile.value(f"{ALONE.id}.tensors"),
                 comparison="<=",
             ),
-            Measurement(name="tensors compared", value=float(len(compared)), unit="tensors"),
+            Measurement(name=f"{kind} compared", value=float(len(compared)), unit=kind),
             Measurement(name="dimensions that differ", value=float(sum(t.changed for t in alone)), unit="dimensions"),
         ),
     )

@@ -3,12 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
+import drift_facts
+import evidence_for
 import numpy as np
 import pico
 import pytest
 from pico_cases import Arrays, evidence, findings, freeze, half_precision, merged_adapter, run
 
 from audit.detectors.partial_change import DETECTOR
+from audit.evidence import Evidence
+from audit.siblings import moved
 
 EDITED = 2
 KINDS = ("bert", "gpt2", "llama")
@@ -178,3 +182,50 @@ def test_many_tensors_are_capped_and_counted() -> None:
 
 def test_small_models_do_not_crash() -> None:
     assert run(DETECTOR, evidence(layers=1)) == ([], [])
+
+
+def noisy(size: float, *, edit: float) -> Evidence:
+    """Eight layers that moved by even noise, as rounding moves them but of any size; one matrix got a rank-one edit.
+
+    ``size`` and ``edit`` are relative to the weights; the norms moved as training moves them.
+    """
+    rng = np.random.default_rng(0)
+    base, candidate = {}, {}
+    for layer in range(8):
+        for part, shape in (
+            ("self_attn.q_proj", (256, 256)),
+            ("mlp.up_proj", (512, 256)),
+            ("mlp.down_proj", (256, 512)),
+        ):
+            name = f"model.layers.{layer}.{part}.weight"
+            base[name] = rng.normal(0, 0.02, shape).astype(np.float32)
+            delta = rng.normal(0, 0.02 * size, shape)
+            if layer == EDITED and part == "mlp.down_proj":
+                left, right = rng.normal(size=shape[0]), rng.normal(size=shape[1])
+                outer = np.outer(left / np.linalg.norm(left), right / np.linalg.norm(right))
+                delta += edit * np.linalg.norm(base[name]) * outer
+            candidate[name] = (base[name] + delta).astype(np.float32)
+        norm = f"model.layers.{layer}.input_layernorm.weight"
+        base[norm] = np.ones(256, np.float32)
+        candidate[norm] = (1 + rng.normal(0, 0.003, 256)).astype(np.float32)
+    return evidence_for.evidence(drift_facts.from_arrays(base, candidate))
+
+
+def test_an_edit_in_a_matrix_is_named_though_all_norms_moved() -> None:
+    (finding,) = findings(DETECTOR, noisy(0.003, edit=0.3))
+    assert (finding.rule_id, finding.locations[0].tensor) == ("HA303", f"model.layers.{EDITED}.mlp.down_proj.weight")
+    assert "Of 24 matrices compared, 1 differ" in finding.explanation
+
+
+def test_norms_alone_that_moved_are_innocent() -> None:
+    assert findings(DETECTOR, noisy(0.003, edit=0.0)) == []
+
+
+def test_even_noise_beyond_rounding_counts_as_change() -> None:
+    """Noise over everything must not pass for rounding: then nothing would be judged at all."""
+    of = noisy(0.05, edit=0.0)
+    assert of.drift is not None
+    assert all(moved(t, floor_ratio=of.profile.value("drift.floor_ratio")) for t in of.drift.tensors)
+    still = noisy(0.003, edit=0.0).drift
+    assert still is not None
+    assert not any(moved(t, floor_ratio=2.0) for t in still.tensors if len(t.spec.shape) > 1)
