@@ -2,7 +2,8 @@
 
 Run as ``PYTHONPATH=tests/support python benchmarks/fleet_kills.py --kills 200``. Half of the kills fall on the local
 engine (driver, workers), half on Ray (driver, actors, raylet), each on a ledger of its own. After the last kill the
-command is typed until it ends by itself. Then the ledger is held against the server's own log: each repository must
+command is typed until it ends by itself. A job that two such kills hit when it ran alone has been given up by then, with
+its reason; ``hubaudit fleet retry`` makes those due again, once. Then the ledger is held against the server's own log: each repository must
 have exactly one final record, no attempt may begin after a result was kept, and the weights of a repository may have
 been sent once, plus once for each attempt that was cut short. Writes ``benchmarks/results/fleet_kills.json``.
 """
@@ -27,6 +28,7 @@ TARGETS: dict[str, dict[Target, float]] = {
     "local": {"driver": 1.0, "worker": 1.0},
     "ray": {"driver": 1.0, "worker": 1.0, "raylet": 1.0},
 }
+FLEET = (sys.executable, "-m", "pipelines", "fleet")
 LATE = """
 SELECT COUNT(*) FROM attempts AS late JOIN attempts AS kept
 ON late.job_id = kept.job_id AND late.id > kept.id AND kept.outcome = 'scanned'
@@ -65,7 +67,7 @@ def run(engine: str, population: Population, kills: int, seed: int) -> dict[str,
     path = WORK / f"kills-{engine}.sqlite"
     for old in WORK.glob(f"{path.name}*"):
         shutil.rmtree(old) if old.is_dir() else old.unlink()
-    command = [sys.executable, "-m", "pipelines", "fleet", "--author", AUTHOR, "--engine", engine, "--fail-on", "never"]
+    command = [*FLEET, "--author", AUTHOR, "--engine", engine, "--fail-on", "never"]
     command += ["--workers", "2", "--threads", "2", "--retry-wait", "0.2", "--log", "none", "--ledger", str(path)]
     began = time.monotonic()
     with serve(population, latency_seconds=0.02) as hub:
@@ -80,6 +82,7 @@ def run(engine: str, population: Population, kills: int, seed: int) -> dict[str,
             environment=environment_of(hub.endpoint),
             heard=lambda text: print(f"{time.monotonic() - began:7.0f} s  {text}", flush=True),
             limit_seconds=6 * 3600,
+            given_up=(*FLEET, "retry", "--cause", "WorkerDied", "--ledger", str(path)),
         )
         found = look(path, hub, population)
     return {"killed": dict(killed), "seconds": time.monotonic() - began, **found}

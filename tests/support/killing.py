@@ -24,6 +24,7 @@ def kill_and_resume(
     environment: Mapping[str, str] | None = None,
     heard: Callable[[str], None] = lambda _text: None,
     limit_seconds: float = 3600.0,
+    given_up: Sequence[str] = (),
 ) -> Counter[str]:
     """Run a command, kill what belongs to it, and run it again, until it ends by itself; return what was killed.
 
@@ -37,6 +38,8 @@ def kill_and_resume(
         environment: of the command.
         heard: told about each kill.
         limit_seconds: after which the work should long be done.
+        given_up: command that makes jobs due again which were taken to end their workers; run once, after the last
+            kill, when the first command says that it could not finish everything.
     """
     draw = random.Random(seed)
     done: Counter[str] = Counter()
@@ -57,6 +60,9 @@ def kill_and_resume(
             return done
         # A killed driver, or one that its own raylet took along: the user types the command again.
         done["ended"] += code != -9
+        if given_up and not left and code != -9:
+            subprocess.run(given_up, env={**os.environ, **(environment or {})}, check=True, stdout=subprocess.DEVNULL)
+            given_up = ()
         driver = _start(command, environment)
     driver.kill()
     raise TimeoutError(f"the fleet is not done after {limit_seconds} s and {done}")
