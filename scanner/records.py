@@ -340,7 +340,9 @@ class Spectrum:
 
     ``values`` are in weight units, largest first; ``energy`` is ‖Δ‖²_F, so ``values[0]**2 / energy`` is the share
     of the first direction. ``exact`` is false for a sketch. ``left_top`` and ``right_top`` are the largest entries
-    of the first singular vectors as (index, value).
+    of the first singular vectors as (index, value). ``left`` and ``right`` are those vectors whole, float32 ``[rows]``
+    and ``[cols]`` of norm 1, where they are of use: both of matrices that write to the residual stream, the right one
+    of token tables; None elsewhere. Their common sign is that of ``left_top`` and ``right_top``.
     """
 
     values: tuple[float, ...]
@@ -348,6 +350,8 @@ class Spectrum:
     exact: bool
     left_top: tuple[tuple[int, float], ...] = ()
     right_top: tuple[tuple[int, float], ...] = ()
+    left: F32 | None = field(default=None, compare=False, repr=False)
+    right: F32 | None = field(default=None, compare=False, repr=False)
 
     @property
     def top_share(self) -> float:
@@ -407,6 +411,10 @@ class TensorDrift:
     Inf entries on the candidate's side; they are left out of every sum, and so are those of the base
     (``base_nonfinite``).
 
+    ``row_heading`` says where each row of a token table went: float16 ``[rows, 16]``, a Gaussian projection of δᵢ
+    scaled to norm 1 (0 for rows that did not move), so that the product of two rows of it estimates the cosine between
+    their changes with a standard error of 0.25 at most. None for other tensors.
+
     ``sample`` is what a budgeted scan measured of this tensor before it went on and read more of it: the statistics
     that depend on how many rows they see are compared with siblings of as many rows.
     """
@@ -428,6 +436,7 @@ class TensorDrift:
     residual: Residual | None = None
     spectrum: Spectrum | None = None
     coding: CodingDrift | None = None
+    row_heading: npt.NDArray[np.float16] | None = field(default=None, compare=False, repr=False)
     sample: "TensorDrift | None" = None
 
     @property

@@ -1,12 +1,13 @@
 """Measures what an adapter does to its base, with the exact spectrum of every low-rank delta."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from scanner.drift.low_rank import product_spectrum
 from scanner.drift.measure import Progress, measure
+from scanner.drift.spectrum import WRITERS
 from scanner.records import F64, Alignment, DriftFacts, PairSpec, Spectrum, TensorDrift
 from scanner.weights.adapted import PutOn
 from scanner.weights.adapters import Target
@@ -29,7 +30,8 @@ def measure_adapter(put_on: PutOn, *, progress: Progress | None = None, threads:
     rest = [pair for pair in put_on.alignment.pairs if pair.name not in targets]
     base, candidate = put_on.base, put_on.candidate
     first = measure(_only(put_on, thin), base, candidate, depth="residual", progress=progress, threads=threads)
-    spectra = dict(_spectra([targets[tensor.spec.name] for tensor in first.tensors], candidate.inner))
+    writers = {pair.name for pair in thin if pair.role in WRITERS}
+    spectra = dict(_spectra([targets[tensor.spec.name] for tensor in first.tensors], candidate.inner, writers))
     exact = [replace(tensor, spectrum=spectra.get(tensor.spec.name)) for tensor in first.tensors]
     second = measure(_only(put_on, rest), base, candidate, progress=progress, threads=threads)
     return _joined(put_on, exact, first, second)
@@ -39,7 +41,9 @@ def _only(put_on: PutOn, pairs: Sequence[PairSpec]) -> Alignment:
     return replace(put_on.alignment, pairs=tuple(pairs))
 
 
-def _spectra(targets: Sequence[Target], adapter: WeightSource) -> Iterator[tuple[str, Spectrum | None]]:
+def _spectra(
+    targets: Sequence[Target], adapter: WeightSource, writers: Collection[str]
+) -> Iterator[tuple[str, Spectrum | None]]:
     """The spectrum of each target, from its factors, which are read again: they are small beside the base."""
     parts = [[part for part in (t.up, t.down, t.gains) if part is not None] for t in targets]
     wanted = [BlockRequest(name=part.name, rows=(0, part.rows_cols[0])) for found in parts for part in found]
@@ -52,7 +56,7 @@ def _spectra(targets: Sequence[Target], adapter: WeightSource) -> Iterator[tuple
         up, down, *gains = numbers
         with np.errstate(all="ignore"):
             up = up * gains[0].reshape(1, -1) if gains else up
-        yield target.name, _turned(product_spectrum(up, down, target.scale), target)
+        yield target.name, _turned(product_spectrum(up, down, target.scale, writer=target.name in writers), target)
 
 
 def _turned(spectrum: Spectrum | None, target: Target) -> Spectrum | None:
@@ -61,7 +65,8 @@ def _turned(spectrum: Spectrum | None, target: Target) -> Spectrum | None:
         return spectrum
     sign = 1.0 if not spectrum.left_top or spectrum.left_top[0][1] > 0 else -1.0
     left, right = (tuple((i, sign * v) for i, v in top) for top in (spectrum.left_top, spectrum.right_top))
-    return replace(spectrum, left_top=right, right_top=left)
+    turned = [vector if vector is None else np.float32(sign) * vector for vector in (spectrum.left, spectrum.right)]
+    return replace(spectrum, left_top=right, right_top=left, left=turned[1], right=turned[0])
 
 
 def _joined(put_on: PutOn, exact: Sequence[TensorDrift], first: DriftFacts, second: DriftFacts) -> DriftFacts:

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from scanner.drift.spectrum import largest_entries
+from scanner.drift.spectrum import largest_entries, whole_vector
 from scanner.records import F64, Spectrum
 
 KEPT: Final = 64
@@ -14,7 +14,7 @@ _NOTHING: Final = 1e-9
 """Share of the largest singular value below which a direction of a product is rounding."""
 
 
-def product_spectrum(up: F64, down: F64, scale: float) -> Spectrum | None:
+def product_spectrum(up: F64, down: F64, scale: float, *, writer: bool = False) -> Spectrum | None:
     """The singular values of ``scale · up @ down`` through its core, without the product itself.
 
     With ``up = Q₁R₁`` and ``downᵀ = Q₂R₂`` the product is ``Q₁ (R₁R₂ᵀ) Q₂ᵀ``, whose singular values are those of
@@ -24,6 +24,7 @@ def product_spectrum(up: F64, down: F64, scale: float) -> Spectrum | None:
         up: float64 ``[m, r]``.
         down: float64 ``[r, n]``.
         scale: the factor in front.
+        writer: keep the first singular vectors whole.
 
     Returns:
         None for a product that is zero or not finite.
@@ -49,6 +50,8 @@ def product_spectrum(up: F64, down: F64, scale: float) -> Spectrum | None:
         exact=True,
         left_top=largest_entries(first * sign),
         right_top=largest_entries(second * sign),
+        left=whole_vector(first * sign, wanted=writer),
+        right=whole_vector(second * sign, wanted=writer),
     )
 
 

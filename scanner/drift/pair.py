@@ -73,4 +73,5 @@ class PairMeasurement:
             residual=residual_of(sums[kernels.ENERGY], columns) if self._moments.with_residual else None,
             spectrum=self._spectrum.finish(energy) if self._spectrum is not None else None,
             coding=coding,
+            row_heading=self._spectrum.row_heading() if self._spectrum is not None else None,
         )

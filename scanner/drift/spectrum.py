@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from scanner.drift import kernels
+from scanner.drift.heading import RowHeading
 from scanner.drift.panels import kernel_panels, work_dtype
 from scanner.drift.sketch import Sketch, Solution, sketch_bytes
 from scanner.drift.workers import Workers
@@ -32,6 +33,12 @@ WRITTEN_ELEMENTS: Final = 1 << 18
 """Elements of the delta that are written as float32 at a time (1 MiB)."""
 GRAM_ELEMENTS: Final = 1 << 20
 """Elements that are widened to float64 at a time for the Gram matrix (8 MiB)."""
+
+VECTOR_ELEMENTS: Final = 1 << 16
+"""Most entries of a singular vector that is kept whole (256 KiB)."""
+WRITERS: Final = ("attention_output", "mlp_out")
+"""Roles that write to the residual stream."""
+TABLES: Final = ("embedding", "unembedding")
 
 Entries = tuple[tuple[int, float], ...]
 
@@ -56,6 +63,8 @@ class DeltaSpectrum:
             seed: of a sketch's Gaussian test directions; the same seed gives the same values.
         """
         rows, columns = _shape(spec)
+        self._role = spec.role
+        self._heading = RowHeading(columns, seed=seed) if spec.role in TABLES else None
         self._method = (
             _Whole(rows, columns, workers) if _is_exact(rows, columns) else Sketch(rows, columns, workers, seed=seed)
         )
@@ -88,6 +97,12 @@ class DeltaSpectrum:
                 delta: F32 = np.empty((below - above, columns), np.float32)
                 kernels.write_delta(left[above:below], right[above:below], scale, delta)
                 self._method.add(delta)
+                if self._heading is not None:
+                    self._heading.add(delta)
+
+    def row_heading(self) -> npt.NDArray[np.float16] | None:
+        """Where the rows went, as ``TensorDrift.row_heading`` says; None for other tensors than token tables."""
+        return self._heading.finish() if self._heading is not None and self._scale else None
 
     def finish(self, energy: float) -> Spectrum | None:
         """Compute the spectrum of all that was folded.
@@ -111,12 +126,17 @@ class DeltaSpectrum:
             exact=isinstance(self._method, _Whole),
             left_top=largest_entries(left * sign),
             right_top=largest_entries(right * sign),
+            left=whole_vector(left * sign, wanted=self._role in WRITERS),
+            right=whole_vector(right * sign, wanted=self._role in WRITERS + TABLES),
         )
 
     def _add_zeros(self, columns: int) -> None:
         step = max(1, WRITTEN_ELEMENTS // columns)
         for start in range(0, self._waiting, step):
-            self._method.add(np.zeros((min(step, self._waiting - start), columns), np.float32))
+            zeros: F32 = np.zeros((min(step, self._waiting - start), columns), np.float32)
+            self._method.add(zeros)
+            if self._heading is not None:
+                self._heading.add(zeros)
 
 
 class _Whole:
@@ -157,6 +177,11 @@ def _shape(spec: PairSpec) -> tuple[int, int]:
 
 def _is_exact(rows: int, columns: int) -> bool:
     return min(rows, columns) <= EXACT_SIDE and rows * columns <= EXACT_ELEMENTS
+
+
+def whole_vector(vector: npt.NDArray[np.float64], *, wanted: bool) -> F32 | None:
+    """The vector as it is kept; None when it is not wanted or too long."""
+    return vector.astype(np.float32) if wanted and vector.size <= VECTOR_ELEMENTS else None
 
 
 def largest_entries(vector: npt.NDArray[np.float64]) -> Entries:

@@ -14,7 +14,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -23,9 +23,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from scanner.drift.heading import WIDTH
 from scanner.records import CodingDrift, PairSpec, RepoRef, Residual, Spectrum, TensorDrift
 
-MEASUREMENT_VERSION: Final = 1
+MEASUREMENT_VERSION: Final = 2
 """Raised whenever the same weights would give other numbers; what an older version stored is then measured again."""
 MOST_BYTES: Final = 1 << 30
 """Largest size of the whole cache; the scans touched longest ago go first."""
@@ -37,6 +38,7 @@ _SCALARS: Final = (
 )  # fmt: skip
 _ROWS: Final = ("row_delta_sq", "row_base_sq", "row_dot")
 _CODING_ROWS: Final = ("row_expected_sq", "row_error_sq", "row_peak", "row_peak_column", "row_strays")
+_VECTORS: Final = ("left", "right")
 _FACTS: Final = "facts"
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -120,7 +122,13 @@ def _packed(drift: TensorDrift) -> bytes:
     facts: dict[str, Any] = {name: getattr(drift, name) for name in _SCALARS}
     arrays: Arrays = {name: getattr(drift, name) for name in (*_ROWS, "col_delta_sq")}
     facts["residual"] = asdict(drift.residual) if drift.residual else None
-    facts["spectrum"] = asdict(drift.spectrum) if drift.spectrum else None
+    facts["spectrum"] = None
+    if drift.spectrum is not None:
+        facts["spectrum"] = asdict(replace(drift.spectrum, left=None, right=None))
+        vectors = ((name, getattr(drift.spectrum, name)) for name in _VECTORS)
+        arrays |= {f"spectrum_{name}": vector for name, vector in vectors if vector is not None}
+    if drift.row_heading is not None:
+        arrays["row_heading"] = drift.row_heading
     facts["coding"] = None
     if drift.coding is not None:
         facts["coding"] = {
@@ -145,8 +153,9 @@ def _unpacked(raw: bytes, spec: PairSpec) -> TensorDrift:
         arrays: Arrays = {name: archive[name] for name in archive.files if name != _FACTS}
     rows, columns = spec.compared_rows, spec.candidate.rows_cols[1]
     for name, values in arrays.items():
-        fits = (columns, 0) if name == "col_delta_sq" else (rows,)
-        if values.ndim != 1 or len(values) not in fits or values.dtype.kind not in "fi":
+        fits = (columns, 0) if name == "col_delta_sq" else (columns,) if name == "spectrum_right" else (rows,)
+        shape = (len(values), WIDTH) if name == "row_heading" else (values.size,)
+        if values.shape != shape or len(values) not in fits or values.dtype.kind not in "fi":
             raise ValueError(name)
     scalars = {name: facts[name] for name in _SCALARS}
     if not all(isinstance(value, int | float) for value in scalars.values()):
@@ -156,12 +165,13 @@ def _unpacked(raw: bytes, spec: PairSpec) -> TensorDrift:
     return TensorDrift(
         spec=spec,
         residual=_residual(facts["residual"]),
-        spectrum=_spectrum(facts["spectrum"]),
+        spectrum=_spectrum(facts["spectrum"], arrays),
         coding=_coding(facts["coding"], arrays),
         row_delta_sq=arrays["row_delta_sq"],
         row_base_sq=arrays["row_base_sq"],
         row_dot=arrays["row_dot"],
         col_delta_sq=arrays["col_delta_sq"],
+        row_heading=arrays.get("row_heading"),
         **scalars,
     )
 
@@ -173,7 +183,7 @@ def _residual(facts: dict[str, Any] | None) -> Residual | None:
     return Residual(mean_square=float(facts["mean_square"]), maximum=float(facts["maximum"]), top=top)
 
 
-def _spectrum(facts: dict[str, Any] | None) -> Spectrum | None:
+def _spectrum(facts: dict[str, Any] | None, arrays: Arrays) -> Spectrum | None:
     if facts is None:
         return None
     return Spectrum(
@@ -182,6 +192,8 @@ def _spectrum(facts: dict[str, Any] | None) -> Spectrum | None:
         exact=bool(facts["exact"]),
         left_top=tuple((int(i), float(value)) for i, value in facts["left_top"]),
         right_top=tuple((int(i), float(value)) for i, value in facts["right_top"]),
+        left=arrays.get("spectrum_left"),
+        right=arrays.get("spectrum_right"),
     )
 
 

@@ -27,6 +27,7 @@ Arrays = Mapping[str, npt.NDArray[np.floating]]
 DTYPES = {"float64": "F64", "float32": "F32", "float16": "F16"}
 SPECTRUM_RANK = 8
 TOP = 8
+TABLES = ("embedding", "unembedding")
 
 
 def from_folders(base: Path, candidate: Path, *, prefix: str = "bert.") -> DriftFacts:
@@ -120,7 +121,17 @@ def tensor_drift(
         col_delta_sq=(delta**2).sum(0),
         residual=residual(delta) if measurable else None,
         spectrum=spectrum(delta) if spectra and measurable else None,
+        row_heading=heading(delta)
+        if spectra and measurable and (role or role_of(name, after.shape)) in TABLES
+        else None,
     )
+
+
+def heading(delta: npt.NDArray[np.float64]) -> npt.NDArray[np.float16]:
+    """A projection of each row onto 16 random directions, scaled to norm 1."""
+    projected = delta @ np.random.default_rng(0).standard_normal((delta.shape[1], 16))
+    norms = np.linalg.norm(projected, axis=1, keepdims=True)
+    return (projected / np.where(norms > 0, norms, 1.0)).astype(np.float16)
 
 
 def residual(delta: npt.NDArray[np.float64]) -> Residual:
@@ -153,6 +164,8 @@ def spectrum(delta: npt.NDArray[np.float64]) -> Spectrum:
         exact=True,
         left_top=long if tall else short,
         right_top=short if tall else long,
+        left=np.asarray(left if tall else right, dtype=np.float32),
+        right=np.asarray(right if tall else left, dtype=np.float32),
     )
 
 

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from drift_facts import spectrum as plain_spectrum
 from paired import Array, block_of, exact, spec_of, stored
 
+from scanner.drift.heading import WIDTH
 from scanner.drift.spectrum import EXACT_SIDE, DeltaSpectrum, has_spectrum
 from scanner.drift.workers import Workers
 from scanner.records import Spectrum
@@ -126,3 +129,57 @@ def test_updates_of_too_many_magnitudes_have_no_spectrum(columns: int) -> None:
 )
 def test_who_has_a_spectrum(shape: tuple[int, ...], expected: bool) -> None:
     assert has_spectrum(spec_of("w", shape, "BF16", "BF16")) is expected
+
+
+@pytest.mark.parametrize(
+    ("role", "kept"),
+    [
+        ("mlp_out", (True, True)),
+        ("attention_output", (True, True)),
+        ("embedding", (False, True)),
+        ("query", (False, False)),
+    ],
+)
+@pytest.mark.parametrize("shape", [(64, 200), (600, 700)], ids=["exact", "sketch"])
+def test_writers_keep_whole_vectors_and_tables_the_right_one(
+    role: str, kept: tuple[bool, bool], shape: tuple[int, int]
+) -> None:
+    base, candidate = (stored(array, "F32") for array in weights(*shape, spike=0.1))
+    spectrum = DeltaSpectrum(replace(spec_of("w", shape, "F32", "F32"), role=role), Workers(1))
+    delta = exact(candidate, "F32") - exact(base, "F32")
+    energy = float((delta**2).sum())
+    spectrum.fold(block_of(base, "F32", 0), block_of(candidate, "F32", 0), energy)
+    found = spectrum.finish(energy)
+    assert found is not None
+    assert (found.left is not None, found.right is not None) == kept
+    left, _, right = np.linalg.svd(delta, full_matrices=False)
+    for ours, truth, top in ((found.left, left[:, 0], found.left_top), (found.right, right[0], found.right_top)):
+        if ours is not None:
+            assert ours.dtype == np.float32
+            assert abs(float(ours @ truth)) == pytest.approx(1.0, abs=1e-4)
+            assert float(ours[top[0][0]]) == pytest.approx(top[0][1], rel=1e-5)
+
+
+def test_rows_that_went_the_same_way_have_the_same_heading() -> None:
+    rng = np.random.default_rng(4)
+    base = rng.standard_normal((60, 400)) * 0.05
+    candidate = base + 1e-3 * rng.standard_normal(base.shape)
+    candidate[20:30] = base[20:30] + np.outer(rng.uniform(0.1, 1.0, 10), rng.standard_normal(400))
+    candidate[:7] = base[:7]
+    spectrum = DeltaSpectrum(replace(spec_of("w", base.shape, "F32", "F32"), role="embedding"), Workers(1))
+    for start in range(0, 60, 5):
+        rows = slice(start, start + 5)
+        energy = float(((candidate[rows] - base[rows]) ** 2).sum())
+        spectrum.fold(
+            block_of(stored(base[rows], "F32"), "F32", start),
+            block_of(stored(candidate[rows], "F32"), "F32", start),
+            energy,
+        )
+    heading = spectrum.row_heading()
+    assert heading is not None
+    assert heading.shape == (60, WIDTH)
+    cosines = heading.astype(np.float64) @ heading.astype(np.float64).T
+    np.testing.assert_allclose(cosines[20:30, 20:30], 1.0, atol=0.01)
+    others = cosines[30:, 30:][np.triu_indices(30, 1)]
+    assert float(np.sqrt((others**2).mean())) == pytest.approx(1 / np.sqrt(WIDTH), rel=0.2)
+    assert not heading[:5].any(), "rows that did not move point nowhere"

@@ -11,7 +11,7 @@ from paired import opened, write_model
 
 from scanner.drift.measure import measure
 from scanner.drift.stored import MOST_SECONDS, DriftStore
-from scanner.records import PairSpec, RepoFacts, RepoRef, TensorDrift
+from scanner.records import PairSpec, RepoFacts, RepoRef, Role, TensorDrift
 
 CANDIDATE, BASE = (RepoRef(repo_id=f"org/{name}", revision=digit * 40) for name, digit in (("a", "1"), ("b", "2")))
 
@@ -50,6 +50,24 @@ def test_what_was_kept_comes_back_to_the_last_bit(tmp_path: Path, pair: tuple[Re
     assert again.restored == 2
     assert all(equal(one, other) for one, other in zip(first.tensors, second.tensors, strict=True))
     assert second.coverage.parameters_compared == first.coverage.parameters_compared
+
+
+@pytest.mark.parametrize("role", ["mlp_out", "embedding"])
+def test_singular_vectors_and_headings_come_back_as_well(
+    tmp_path: Path, pair: tuple[RepoFacts, RepoFacts], role: Role
+) -> None:
+    with opened(*pair) as (alignment, base, candidate):
+        spec = replace(alignment.pairs[0], role=role)
+        (first,) = measure(replace(alignment, pairs=(spec,)), base, candidate, store=store_in(tmp_path)).tensors
+    again = store_in(tmp_path).load(spec, "spectrum", 0)
+    assert again is not None
+    assert again.spectrum is not None
+    assert first.spectrum is not None
+    kept = [(first.spectrum.left, again.spectrum.left), (first.spectrum.right, again.spectrum.right)]
+    kept.append((first.row_heading, again.row_heading))
+    assert [one is not None for one, _ in kept] == ([True, True, False] if role == "mlp_out" else [False, True, True])
+    for one, other in kept:
+        assert one is other is None or (one.dtype == other.dtype and np.array_equal(one, other))
 
 
 def test_other_rows_another_depth_or_another_version_are_other_measurements(
