@@ -3,6 +3,7 @@
 from scanner.hub import Hub
 from scanner.records import RepoFacts, Skip
 from scanner.side.code import find_auto_maps, inspect_code
+from scanner.side.gguf_templates import gguf_templates
 from scanner.side.parents import base_history
 from scanner.side.programs import find_programs
 from scanner.side.reading import Remembered, TextReader
@@ -35,7 +36,14 @@ def look_around(
     read = reader or Remembered(hub)
     skips: list[Skip] = []
     return SideFacts(
-        templates=compare_templates(candidate, base, read, skips),
+        templates=compare_templates(
+            candidate,
+            base,
+            read,
+            skips,
+            embedded=gguf_templates(candidate, base, hub, skips),
+            embedded_base=lambda: gguf_templates(base, None, hub, skips),
+        ),
         tokenizer=compare_tokenizers(candidate, base, read, skips),
         values=compare_values(candidate, base, read, skips),
         auto_maps=find_auto_maps(candidate, base, read, skips),

@@ -50,6 +50,15 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Template:
+    """One chat template: the file in which it stands, its name there, its text."""
+
+    file: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TemplateFacts:
     """One chat template of the candidate, and what it has that no template of the base has.
 

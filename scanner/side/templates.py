@@ -3,15 +3,15 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from scanner.errors import HubAuditError
 from scanner.records import RepoFacts, Skip
 from scanner.side.outline import MAX_TEMPLATE_CHARS, BadTemplate, Outline, outline
 from scanner.side.reading import TextReader, inherited, read_object
-from scanner.side.records import Difference, Emission, Guard, Reach, TemplateFacts
+from scanner.side.records import Difference, Emission, Guard, Reach, Template, TemplateFacts
 
 JSON_PLACES: Final = ("tokenizer_config.json", "chat_template.json", "processor_config.json")
 """Files whose key ``chat_template`` holds a template, or several by name."""
@@ -36,15 +36,6 @@ _JOINERS: Final = frozenset({0x200C, 0x200D})
 _Item = TypeVar("_Item", Guard, Reach)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Template:
-    """One template: where it stands, its name there, its text."""
-
-    file: str
-    name: str
-    text: str
-
-
 def template_files(facts: RepoFacts) -> tuple[str, ...]:
     """The files of a repository in which templates stand, of those that are listed."""
     alone = [e.path for e in facts.files if e.path == "chat_template.jinja" or _is_additional(e.path)]
@@ -52,18 +43,32 @@ def template_files(facts: RepoFacts) -> tuple[str, ...]:
 
 
 def compare_templates(
-    candidate: RepoFacts, base: RepoFacts | None, reader: TextReader, skips: list[Skip]
+    candidate: RepoFacts,
+    base: RepoFacts | None,
+    reader: TextReader,
+    skips: list[Skip],
+    *,
+    embedded: Iterable[Template] = (),
+    embedded_base: Callable[[], Iterable[Template]] = tuple,
 ) -> tuple[TemplateFacts, ...]:
     """Hold every template of the candidate against all those of the base.
 
     Files that the base has too, by the hashes of the listings, are not read. What is new is what no template of the
     base has, under whatever name: templates move between files as libraries change.
+
+    Args:
+        candidate: facts of the candidate.
+        base: facts of the base.
+        reader: reads small files.
+        skips: takes what cannot be read.
+        embedded: templates that stand inside the candidate's weight files.
+        embedded_base: reads those of the base; only asked when the candidate has a template.
     """
     places = [path for path in template_files(candidate) if not inherited(path, candidate, base)]
-    own = list(_templates(candidate, places, reader, skips))
+    own = [*_templates(candidate, places, reader, skips), *embedded]
     if not own:
         return ()
-    theirs = list(_templates(base, template_files(base), reader, skips)) if base else []
+    theirs = [*_templates(base, template_files(base), reader, skips), *embedded_base()] if base else []
     known = _Known(theirs, skips, base)
     found = []
     for template in own[:MAX_TEMPLATES]:

@@ -17,6 +17,17 @@ _BESIDES: Final = re.compile(r"mmproj|imatrix|(^|[-_./])vocab|(^|[-_./])lora", r
 """Files beside the model: projectors of images, importance matrices, vocabularies, adapters."""
 
 
+def is_beside(path: str) -> bool:
+    """Whether a GGUF file lies beside the model and is none: a projector, an importance matrix, an adapter."""
+    return _BESIDES.search(path) is not None
+
+
+def is_later_part(path: str) -> bool:
+    """Whether a file is the second or a later part of a split model; the first holds what describes it."""
+    part = _PART.fullmatch(path)
+    return part is not None and int(part["part"]) > 1
+
+
 def choose_gguf(paths: Collection[str]) -> tuple[tuple[str, ...], tuple[Skip, ...]]:
     """The files of the one model to read, in order, and what to say about the choice; empty without any.
 

@@ -28,6 +28,10 @@ MAX_PAIRS: Final = 65_536
 MAX_KEY_CHARS: Final = 65_535
 """The format's own limit."""
 MAX_FACT_CHARS: Final = 256
+KEPT_WHOLE: Final = "tokenizer.chat_template"
+"""Beginning of the keys whose texts are kept whole, up to ``MAX_TEXT_BYTES``."""
+MAX_TEXT_BYTES: Final = 256 << 10
+MAX_TEXTS: Final = 16
 MAX_AXES: Final = 4
 """What ggml allows."""
 MAX_ALIGNMENT: Final = 1 << 20
@@ -78,7 +82,8 @@ class GgufTensor:
 class GgufHeader:
     """What one file holds: its tensors in file order, and the single values among its key-value pairs.
 
-    Lists (the vocabulary and the like) are not kept. ``unread`` names tensors of a kind that is not known.
+    Lists (the vocabulary and the like) are not kept. ``texts`` are the chat templates by key, whole. ``unread`` names
+    tensors of a kind that is not known.
     """
 
     facts: Mapping[str, Fact]
@@ -86,6 +91,7 @@ class GgufHeader:
     unread: tuple[str, ...]
     skips: tuple[Skip, ...]
     data_start: int
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_gguf_header(read: ReadRange, file: str, file_size: int) -> GgufHeader:
@@ -133,6 +139,7 @@ class _Parser:
     file_size: int
     at: int = 0
     facts: dict[str, Fact] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
 
     def header(self) -> GgufHeader:
         """Parse everything from the start."""
@@ -201,6 +208,7 @@ class _Parser:
                 for kind, lost in unread.items()
             ),
             data_start=data_start,
+            texts=self.texts,
         )
 
     def _alignment(self) -> int:
@@ -230,6 +238,8 @@ class _Parser:
             start = self.at + _U64.size
             length = self._skip_text()
             self.facts[key] = self.raw[start : start + min(length, MAX_FACT_CHARS)].decode("utf-8", "replace")
+            if key.startswith(KEPT_WHOLE) and len(self.texts) < MAX_TEXTS:
+                self.texts[key] = self.raw[start : start + min(length, MAX_TEXT_BYTES)].decode("utf-8", "replace")
         elif kind == _LIST:
             self._skip_list(key)
         else:
