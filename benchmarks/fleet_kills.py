@@ -2,10 +2,11 @@
 
 Run as ``PYTHONPATH=tests/support python benchmarks/fleet_kills.py --kills 200``. Half of the kills fall on the local
 engine (driver, workers), half on Ray (driver, actors, raylet), each on a ledger of its own. After the last kill the
-command is typed until it ends by itself. A job that two such kills hit when it ran alone has been given up by then, with
-its reason; ``hubaudit fleet retry`` makes those due again, once. Then the ledger is held against the server's own log: each repository must
-have exactly one final record, no attempt may begin after a result was kept, and the weights of a repository may have
-been sent once, plus once for each attempt that was cut short. Writes ``benchmarks/results/fleet_kills.json``.
+command is typed until it ends by itself. A job that two such kills hit while it ran alone has been given up by then,
+with its reason; ``hubaudit fleet retry`` makes those due again, once. Then the ledger is held against the server's own
+log: each repository must have exactly one final record, no attempt may begin after a result was kept, and the weights
+of a repository may have been sent once, plus once for each attempt that was cut short. Writes
+``benchmarks/results/fleet_kills.json``.
 """
 
 import argparse
