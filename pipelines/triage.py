@@ -70,6 +70,7 @@ def measure_within(
 
 
 def sampling_of(plan: Plan, budget_bytes: int, checked: int) -> Sampling:
+    """Return how a plan samples: its budget in bytes, and ``checked`` bytes that the check of the base has read."""
     return Sampling(
         budget_bytes=budget_bytes,
         escalation_bytes=int(ESCALATION * budget_bytes),
