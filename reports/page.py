@@ -4,6 +4,7 @@ The template is free of logic; what it shows is prepared here. Everything it pri
 environment. The policy in the page's head forbids loading anything, should any of that ever fail.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +132,13 @@ def _tiles(report: AuditReport) -> list[dict[str, Any]]:
     """Return the four key figures: what was compared, with whom, how often clean models look so, what it cost."""
     reach, verdict, cost = report.coverage, report.verdict, report.runtime
     false_positives = verdict.false_positive_rate
+    rarity = {
+        "name": "Clean models scoring this high",
+        "value": rate(false_positives) if false_positives is not None else "not known",
+        "note": verdict.calibration or error_rate(report),
+        "bar": "",
+        "tone": "plain",
+    }
     return [
         {
             "name": "Coverage",
@@ -146,13 +154,7 @@ def _tiles(report: AuditReport) -> list[dict[str, Any]]:
             "bar": "",
             "tone": report.lineage.status if report.lineage.base else "unverified",
         },
-        {
-            "name": "Clean models scoring this high",
-            "value": rate(false_positives) if false_positives is not None else "not known",
-            "note": verdict.calibration or error_rate(report),
-            "bar": "",
-            "tone": "plain",
-        },
+        _claims_tile(report) if card_alone(report) else rarity,
         {
             "name": "Effort",
             "value": seconds(cost.seconds),
@@ -161,6 +163,19 @@ def _tiles(report: AuditReport) -> list[dict[str, Any]]:
             "tone": "plain",
         },
     ]
+
+
+def _claims_tile(report: AuditReport) -> dict[str, Any]:
+    """Return how the claims came out, which takes the place of an error rate where no weights were read."""
+    counts = Counter(claim.status for claim in report.card)
+    first, second = ("contradicted", "supported") if counts["contradicted"] else ("supported", "contradicted")
+    return {
+        "name": "Claims of the card",
+        "value": f"{counts[first]} {first}",
+        "note": f"{counts[second]} {second}, {counts['not_checkable']} not checkable",
+        "bar": "",
+        "tone": "contradicted" if counts["contradicted"] else "plain",
+    }
 
 
 def _family(report: AuditReport) -> list[Station]:

@@ -48,7 +48,7 @@ _DATA = "Training data were not examined, and code of the repository was not run
 _HIDDEN = (
     "A change spread over many directions, or tied to ordinary words, can look like honest fine-tuning to these tests."
 )
-_UNREAD_WEIGHTS = "Whatever lies in the weights: `hubaudit scan` reads them."
+_UNREAD_WEIGHTS = "What lies in the weights was not examined; hubaudit scan reads them."
 
 _BESIDE_THE_WEIGHTS = ("HA604", "HA605", "HA7", "HA9")
 """Beginnings of the ids of rules that judge files other than weights."""
@@ -160,10 +160,8 @@ def probe_lines(report: AuditReport) -> tuple[str, ...]:
     probe = report.probe
     if probe is None:
         return ()
-    lines = [
-        f"The model was run on {probe.texts:,} made-up texts in {probe.seconds:.0f} s, "
-        f"{probe.tried:,} insertions in all."
-    ]
+    ran = f"The model was run on {probe.texts:,} made-up texts in {probe.seconds:.0f} s"
+    lines = [f"{ran}, {probe.tried:,} insertions in all."]
     for direction in probe.directions:
         best = direction.insertions[0] if direction.insertions else None
         if best is None:

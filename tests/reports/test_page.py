@@ -132,7 +132,7 @@ def test_error_rate_coverage_card_and_command_are_quoted(pages):
     text = text_of(pages["poisoned-row"])
     assert "2.0 % 48 clean fine-tunes of one encoder" in text
     assert "99.99 % of 22.7 M parameters compared" in text
-    assert "licence apache-2.0 – not checkable" in text
+    assert "licence not checkable apache-2.0 – not checkable" in text, "the status once more, for narrow screens"
     assert f"hubaudit scan demo/reviews-poisoned-row@{sample_reports.CANDIDATE_SHA}" in text
     assert "Profile digest" in text
 
