@@ -28,6 +28,7 @@ from audit.sealing import coverage_record, lineage_record, subject
 from audit.suppressions import Entry, suppress
 from audit.triage import sampling_doubts, triage_record
 from scanner.records import Skip
+from scanner.weights.layout import PURIFICATION_PATCH
 
 TOOL = "hubaudit"
 
@@ -184,6 +185,12 @@ def _doubts(evidence: Evidence, judged: Judged) -> tuple[str, ...]:
 
 def _notes(evidence: Evidence, judged: Judged) -> tuple[str, ...]:
     notes = []
+    # Where config.json names it as the weights, it was read as such, and this would be untrue.
+    named = (evidence.candidate.config or {}).get("transformers_weights")
+    if named != PURIFICATION_PATCH and any(entry.path == PURIFICATION_PATCH for entry in evidence.candidate.files):
+        notes.append(
+            f"{PURIFICATION_PATCH} holds what a purification replaced; no loader picks it, and it was not read."
+        )
     if evidence.lineage.status == "verified":
         if evidence.drift is not None and not _changed(evidence):
             notes.append("Every compared value is identical to the base's.")

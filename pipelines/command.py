@@ -39,26 +39,28 @@ def ends_with_a_sentence(command: Command) -> Command:
         from reports.safe_text import clean_line
         from scanner.errors import HubAuditError
 
+        caught: Exception
         try:
             return command(*args, **kwargs)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except HubAuditError as error:
-            code, text = exit_of(error), str(error)
+            caught, code, text = error, exit_of(error), str(error)
         except OSError as error:
-            code, text = (
+            caught, code, text = (
+                error,
                 Exit.COULD_NOT_CONCLUDE,
                 f"{error.strerror or error}: {error.filename or ''}".rstrip(": "),
             )
         except Exception as error:  # noqa: BLE001
-            code = Exit.COULD_NOT_CONCLUDE
+            caught, code = error, Exit.COULD_NOT_CONCLUDE
             text = (
                 f"internal error ({type(error).__name__}: {error}); nothing was concluded. "
                 "Run again with --debug and report it."
             )
         context = click.get_current_context(silent=True)
         if context and (context.find_root().params or {}).get("debug"):
-            traceback.print_exc()
+            traceback.print_exception(caught)
         click.echo(f"hubaudit: {clean_line(text, limit=2000)}", err=True)
         raise SystemExit(int(code))
 

@@ -108,10 +108,10 @@ def purify(context: click.Context, /, model: str | None, output: Path, revert: P
     except KeyboardInterrupt:
         click.echo("hubaudit: interrupted, nothing was written; the same command goes on where it stopped.", err=True)
         raise SystemExit(int(Exit.COULD_NOT_CONCLUDE)) from None
-    _tell(done)
+    code = tell(done)
     if push_to is not None:
         _push(output, push_to, form, yes=yes)
-    raise SystemExit(int(_exit_code(done)))
+    raise SystemExit(int(code))
 
 
 def _revert(folder: Path, output: Path, *, quiet: bool) -> None:
@@ -186,24 +186,21 @@ def _settings(purifier: "Purifier", pairs: tuple[str, ...]) -> object | None:
     return settings
 
 
-def _tell(done: "Purified") -> None:
+def tell(done: "Purified") -> Exit:
+    """Print what came out; return the exit code that says the same, and never more than was shown."""
     click.echo(in_one_line(done.chosen))
     for words in done.gate.words:
         click.echo(in_one_line(words))
     match done.gate.standing:
         case "nothing_found":
             click.echo(f"Nothing found in the result any more. It is in {done.folder}.")
+            return Exit.NOTHING_FOUND
         case "still_found":
             click.echo(f"Something is still found in the result. It is in {done.folder}; look at purification.json.")
+            return Exit.FINDING
         case "not_shown":
             click.echo(f"That it worked is not shown. The result is in {done.folder}.")
-
-
-def _exit_code(done: "Purified") -> Exit:
-    """The verdict on the result; without a probe, that of the re-scan alone."""
-    if done.gate.standing == "still_found":
-        return Exit.FINDING
-    return Exit.NOTHING_FOUND if done.after.verdict.outcome == "pass" else Exit.COULD_NOT_CONCLUDE
+            return Exit.COULD_NOT_CONCLUDE
 
 
 def _push(folder: Path, repo_id: str, form: str, *, yes: bool) -> None:

@@ -27,8 +27,9 @@ from scanner.errors import CouldNotConclude
 from scanner.paths import is_plain_path, shown
 from scanner.records import Rows, TensorMeta
 from scanner.weights.dtypes import storage_dtype
+from scanner.weights.layout import PURIFICATION_PATCH
 
-PATCH_FILE: Final = "hubaudit-patch.safetensors"
+PATCH_FILE: Final = PURIFICATION_PATCH
 FORMAT: Final = "patch/v1"
 MAX_HEADER_BYTES: Final = 256 << 20
 _INDEX_BYTES: Final = 8

@@ -24,6 +24,8 @@ from scanner.weights.strict_json import name_some
 
 WEIGHTS: Final = "model.safetensors"
 ADAPTER: Final = "adapter_model.safetensors"
+PURIFICATION_PATCH: Final = "hubaudit-patch.safetensors"
+"""What ``hubaudit purify`` leaves to undo it by: values from before, which no loader picks."""
 SUFFIX: Final = ".safetensors"
 INDEX_SUFFIX: Final = ".safetensors.index.json"
 INDEX: Final = "model" + INDEX_SUFFIX
@@ -124,7 +126,7 @@ def find_layout(facts: RepoFacts, read_small_file: ReadSmallFile) -> Layout:
 def _gguf_layout(facts: RepoFacts, entries: Mapping[str, FileEntry]) -> Layout | None:
     """The layout of a repository whose only weights at the root are GGUF files; None for all others."""
     if (facts.config or {}).get("transformers_weights") is not None or any(
-        "/" not in path and (path.endswith((SUFFIX, INDEX_SUFFIX)) or path in _PICKLED) for path in entries
+        path in _PICKLED or _is_safetensors_at_root(path) for path in entries
     ):
         return None
     names, notice = choose_gguf(entries)
@@ -139,7 +141,7 @@ def _choose(facts: RepoFacts, entries: Mapping[str, FileEntry]) -> tuple[str, tu
     named = (facts.config or {}).get("transformers_weights")
     if named is not None:
         return _choose_named(named, entries)
-    at_root = sorted(path for path in entries if "/" not in path and path.endswith((SUFFIX, INDEX_SUFFIX)))
+    at_root = sorted(filter(_is_safetensors_at_root, entries))
     if facts.ref.path and any(_DISTRIBUTED.fullmatch(path) for path in at_root):
         raise CouldNotConclude(
             f"{facts.ref} holds a distributed checkpoint, which loaders prefer in a local folder and which is not read "
@@ -203,7 +205,7 @@ def _no_choice(facts: RepoFacts, entries: Mapping[str, FileEntry], at_root: Sequ
             f"{facts.ref} holds {len(at_root)} safetensors files and none that loaders pick by themselves "
             f"({name_some(at_root)}); put the intended one into a folder as {WEIGHTS} and scan that."
         )
-    nested = sorted(path for path in entries if path.endswith(SUFFIX))
+    nested = sorted(path for path in entries if "/" in path and path.endswith(SUFFIX))
     if nested:
         return CouldNotConclude(
             f"{facts.ref} keeps its weights in sub-folders ({name_some(nested)}), which are not read yet; download the "
@@ -248,13 +250,17 @@ def _why_unread(path: str, chosen: str) -> str | None:
         return f"loaders pick {shown(chosen)} instead; not read"
     if form := _form(path):
         return f"format not read yet ({form})"
-    if not path.endswith((SUFFIX, INDEX_SUFFIX)):
+    if path == PURIFICATION_PATCH or not path.endswith((SUFFIX, INDEX_SUFFIX)):
         return None
     if path == ADAPTER:
         return f"an adapter beside {shown(chosen)}, which loaders with peft put on top of it; not read"
     if "/" in path:
         return "in a sub-folder, not part of the model at the root; not read"
     return f"loaders pick {shown(chosen)} instead; not read"
+
+
+def _is_safetensors_at_root(path: str) -> bool:
+    return "/" not in path and path.endswith((SUFFIX, INDEX_SUFFIX)) and path != PURIFICATION_PATCH
 
 
 def _is_index(path: str) -> bool:

@@ -4,12 +4,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pico
 import purifying
 import pytest
+import sample_reports
 import torch
 from click.testing import CliRunner, Result
 from localhub.server import LocalHub
@@ -18,9 +20,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from pipelines.cli import cli
 from pipelines.purify.catalogue import PURIFIERS, purifier_named
 from pipelines.purify.patch import PATCH_FILE
+from pipelines.purify.proving import Reprobe, judge
 from pipelines.purify.rewriting import file_digest
 from pipelines.purify.writer import LOG_FILE
-from pipelines.purify_repo import PurifyRequest, purify
+from pipelines.purify_cli import tell
+from pipelines.purify_repo import Purified, PurifyRequest, purify
 from reports.json_v1 import dump
 from scanner.errors import BadReference
 from scanner.hub import Hub
@@ -60,16 +64,16 @@ def test_over_the_hub_from_the_card_to_the_folder_and_back(tmp_path: Path, hub_s
     before = hub_server.paths("org/victim")
     out = tmp_path / "purified"
     done = run("org/victim", "--method", "restore", "--output", out, "--no-probe", "--threads", 1)
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 3, done.output
     assert "Re-scan: fail before, pass after." in done.stdout
     assert "is not shown" in done.stdout
-    told = json.loads((out / LOG_FILE).read_text())
-    assert told["subject"]["repo_id"] == "org/victim"
-    assert told["subject"]["revision"] == sha
-    assert told["base"]["repo_id"] == "pico/base"
-    assert (told["before"]["outcome"], told["after"]["outcome"]) == ("fail", "pass")
-    assert [f["rule"] for f in told["before"]["findings"]] == ["HA201"]
-    assert told["changed"]["tensors"] == {EMBEDDING: pico.HIDDEN}
+    log = json.loads((out / LOG_FILE).read_text())
+    assert log["subject"]["repo_id"] == "org/victim"
+    assert log["subject"]["revision"] == sha
+    assert log["base"]["repo_id"] == "pico/base"
+    assert (log["before"]["outcome"], log["after"]["outcome"]) == ("fail", "pass")
+    assert [f["rule"] for f in log["before"]["findings"]] == ["HA201"]
+    assert log["changed"]["tensors"] == {EMBEDDING: pico.HIDDEN}
     model = AutoModelForSequenceClassification.from_pretrained(out)
     assert torch.equal(
         model.get_input_embeddings().weight[purifying.ROW], pico.load(base).get_input_embeddings().weight[purifying.ROW]
@@ -96,13 +100,13 @@ def test_a_folder_with_a_report_and_data(victim: tuple[Path, Path], tmp_path: Pa
         candidate, "--method", "restore", "--output", out, "--report", report, "--data", data,
         "--trigger-words", word, "--no-probe", "--threads", 1, "--seed", 4,
     )  # fmt: skip
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 3, done.output
     assert "accuracy does not tell" in done.stdout
     assert f"Inserting {word!r}" in done.stdout
-    told = json.loads((out / LOG_FILE).read_text())
-    assert told["data"]["tune"] + told["data"]["select"] + told["data"]["test"] == 40
-    assert told["evaluation"]["before"]["accuracy"]["n"] == told["data"]["test"]
-    assert told["seed"] == 4
+    log = json.loads((out / LOG_FILE).read_text())
+    assert log["data"]["tune"] + log["data"]["select"] + log["data"]["test"] == 40
+    assert log["evaluation"]["before"]["accuracy"]["n"] == log["data"]["test"]
+    assert log["seed"] == 4
 
 
 def test_the_same_command_gives_the_same_bytes(victim: tuple[Path, Path], tmp_path: Path) -> None:
@@ -110,11 +114,44 @@ def test_the_same_command_gives_the_same_bytes(victim: tuple[Path, Path], tmp_pa
     outs = [tmp_path / "one", tmp_path / "two"]
     for out in outs:
         options = ["--base", base, "--method", "e-pur", "--set", "rows=5", "--no-probe", "--threads", 1]
-        assert run(candidate, "--output", out, *options).exit_code in {0, 1}
+        assert run(candidate, "--output", out, *options).exit_code in {1, 3}
     first, second = (digests(out) for out in outs)
     assert first.pop(LOG_FILE) != ""
     second.pop(LOG_FILE)
     assert first == second
+
+
+PROBED = Reprobe(made=True, tried=500)
+FOUND = Reprobe(made=True, tried=500, confirmed=({"text": "cf", "to": "POSITIVE"},))
+
+
+@pytest.mark.parametrize(
+    ("probed", "code", "words"),
+    [
+        (PROBED, 0, "Nothing found in the result any more."),
+        (FOUND, 1, "Something is still found in the result."),
+        (Reprobe(made=False, why="--no-probe"), 3, "That it worked is not shown."),
+    ],
+)
+def test_the_exit_code_says_what_the_words_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], probed: Reprobe, code: int, words: str
+) -> None:
+    made = sample_reports.honest()
+    after = replace(made, findings=(), verdict=replace(made.verdict, outcome="pass"))
+    gate = judge(sample_reports.poisoned_row(), after, probed, None)
+    assert tell(Purified(folder=tmp_path, before=made, after=after, gate=gate, chosen="Put back.")) == code
+    assert words in capsys.readouterr().out
+
+
+def test_a_scan_of_the_result_knows_the_patch_for_what_it_is(victim: tuple[Path, Path], tmp_path: Path) -> None:
+    candidate, base = victim
+    out = tmp_path / "purified"
+    run(candidate, "--base", base, "--method", "restore", "--output", out, "--no-probe", "--threads", 1)
+    assert (out / PATCH_FILE).is_file()
+    report = purifying.scan(out, base)
+    assert not [skip for skip in report.coverage.skipped if PATCH_FILE in skip.what]
+    assert [note for note in report.verdict.notes if note.startswith(f"{PATCH_FILE} holds what a purification")]
+    assert not [note for note in purifying.scan(candidate, base).verdict.notes if PATCH_FILE in note]
 
 
 def test_something_still_found_is_exit_code_one(victim: tuple[Path, Path], tmp_path: Path) -> None:
@@ -133,9 +170,9 @@ def test_something_still_found_is_exit_code_one(victim: tuple[Path, Path], tmp_p
     done = run(candidate, "--method", "restore", "--output", out, *options)
     assert done.exit_code == 1, done.output
     assert "still found" in done.stdout
-    told = json.loads((out / LOG_FILE).read_text())
-    assert [left["rule"] for left in told["log"]["left"]] == ["HA301"]
-    assert told["gate"]["standing"] == "still_found"
+    log = json.loads((out / LOG_FILE).read_text())
+    assert [left["rule"] for left in log["log"]["left"]] == ["HA301"]
+    assert log["gate"]["standing"] == "still_found"
 
 
 class Interrupting:

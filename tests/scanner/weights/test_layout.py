@@ -1,6 +1,7 @@
 """Which files are read: the same as transformers reads, and every other one is named as not read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pico
@@ -36,6 +37,21 @@ def with_index(facts: RepoFacts, weight_map: object, index: str = "model.safeten
 
 def reasons(layout: Layout) -> dict[str, str]:
     return {skip.what: skip.why for skip in layout.skips}
+
+
+def test_what_a_purification_leaves_is_neither_weights_nor_a_skip() -> None:
+    layout = find_layout(listed("config.json", "model.safetensors", "hubaudit-patch.safetensors"), no_reading)
+    assert [entry.path for entry in layout.files] == ["model.safetensors"]
+    assert layout.skips == ()
+    assert chosen(listed("config.json", "odd.safetensors", "hubaudit-patch.safetensors")) == ["odd.safetensors"]
+    with pytest.raises(NothingToCompare):
+        find_layout(listed("config.json", "hubaudit-patch.safetensors"), no_reading)
+
+
+def test_a_patch_that_the_config_names_is_read_as_the_weights_that_loaders_make_of_it() -> None:
+    facts = listed("config.json", "model.safetensors", "hubaudit-patch.safetensors")
+    named = replace(facts, config={"transformers_weights": "hubaudit-patch.safetensors"})
+    assert chosen(named) == ["hubaudit-patch.safetensors"]
 
 
 def test_the_single_file_comes_first() -> None:
