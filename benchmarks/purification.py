@@ -28,13 +28,14 @@ WORK = Path("build/purification/work")
 WITHOUT_DATA = (("auto", False), ("unlearn", False), ("e-pur", False), ("restore", False))
 WITH_DATA = (
     ("auto", False), ("unlearn", False), ("fine-purifying", False), ("fine-mixing", False), ("fine-tuning", False),
-    ("fine-purifying", True), ("fine-mixing", True), ("fine-pruning", False), ("tsbd", False), ("distill", False),
+    ("fine-pruning", False), ("tsbd", False), ("distill", False), ("muscle-lora", False),
+    ("fine-purifying", True), ("fine-mixing", True),
 )  # fmt: skip
 REDUCED_SETTINGS: dict[str, dict[str, Any]] = {"fine-mixing": {"step": 0.2}, "fine-purifying": {"step": 0.2}}
 
 
 def cells(*, reduced: bool, zoo: bool = False) -> list[Cell]:
-    """Every cell, those that matter most first."""
+    """Every cell: those without data method by method, then victim by victim, so that methods stay comparable."""
     if zoo:
         places = [(task, identity, 0) for task, identity in zoo_victims()]
         sizes: tuple[int, ...] = (64,)
@@ -47,7 +48,7 @@ def cells(*, reduced: bool, zoo: bool = False) -> list[Cell]:
     out = []
     for method, e_pur in (("none", False), *WITHOUT_DATA):
         out += [Cell(task=t, family=f, seed=s, method=method, samples=0, e_pur=e_pur) for t, f, s in places]
-    for (method, e_pur), (task, family, seed) in product(WITH_DATA, places):
+    for (task, family, seed), (method, e_pur) in product(places, WITH_DATA):
         few = () if reduced or zoo else (8 * {"agnews": 4}.get(task, 2),)
         for samples in (*few, *sizes):
             out.append(Cell(task=task, family=family, seed=seed, method=method, samples=samples, e_pur=e_pur))
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--zoo", action="store_true", help="The working backdoors of the zoo instead of own victims.")
     parser.add_argument("--families", nargs="+", help="Families, or with --zoo ids of models.")
     parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--plain", action="store_true", help="Leave the combinations with E-PUR out.")
     parser.add_argument("--page", action="store_true", help="Print the table of what has been measured.")
     parser.add_argument("--no-training", action="store_true", help="Leave victims that are missing out.")
     arguments = parser.parse_args()
@@ -80,6 +82,8 @@ def main() -> None:
         if cell.key in done or (arguments.families and cell.family not in arguments.families):
             continue
         if arguments.methods and cell.method not in arguments.methods:
+            continue
+        if arguments.plain and cell.e_pur:
             continue
         if not arguments.zoo and not _ready(bank, cell, train=not arguments.no_training, reduced=arguments.reduced):
             continue
