@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.command import Exit, ends_with_a_sentence
+from pipelines.command import Exit, ends_with_a_sentence, load_baseline
 from pipelines.fleet_ledger_cli import COMMANDS, LEDGER, ledger_option, reading, stop_file_of
 from pipelines.settings import load_settings
 
@@ -95,6 +95,12 @@ class Size(click.ParamType):  # type: ignore[type-arg]
     default="review",
     show_default=True,
     help="The mildest verdict that exits with 1.",
+)
+@click.option(
+    "--baseline",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Findings that are accepted (docs/reports.md); a changed list makes everything due again.",
 )
 @ledger_option
 @click.pass_context
@@ -209,6 +215,7 @@ def _run(selection: "Selection", options: dict[str, Any], *, quiet: bool) -> "Ru
     stop_file = stop_file_of(path, options["stop_file"])
     if stop_file.exists():
         raise CouldNotConclude(f"{stop_file} is there, which asks runs to stop; remove it first.")
+    accepted = load_baseline(options["baseline"])
     with ExitStack() as stack:
         copy: Path | None = options["keep_copy"]
         if copy is not None:
@@ -225,6 +232,7 @@ def _run(selection: "Selection", options: dict[str, Any], *, quiet: bool) -> "Ru
             observer,
             base=options["against"],
             stop_file=stop_file,
+            accepted=accepted,
         )
 
 
@@ -343,6 +351,8 @@ def _on_hf_jobs(options: dict[str, Any]) -> None:
     """Show the job that would run on the Hub; with --yes, start it."""
     from pipelines.engines.hf_jobs import plan_job, submit
 
+    if options["baseline"] is not None:
+        raise click.UsageError("a baseline file does not travel to hf-jobs; run this engine without --baseline.")
     settings = load_settings()
     ledger: Path = options["ledger"]
     plan = plan_job(

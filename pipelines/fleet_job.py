@@ -7,13 +7,14 @@ returns once per job, on several threads at a time.
 import json
 import logging
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 
+from audit.suppressions import Entry
 from audit.thresholds import Profile, load_profile
 from pipelines.audit_repo import Audited, audit_repo
 from pipelines.budget import BorrowedBudget, BudgetAddress
@@ -37,7 +38,7 @@ class FleetSetup:
     ``created_at`` is the time stamp of all reports of the run (Unix time), so that who made a report and when it was
     this one's turn leaves no trace in it; ``salt`` is the run's secret for drawing sampled rows, so that a repetition
     draws the same. ``run`` names the run for the shared cache. ``base`` overrides what cards
-    declare.
+    declare. ``accepted`` are findings that do not count (``audit.suppressions``).
     """
 
     endpoint: str
@@ -51,13 +52,18 @@ class FleetSetup:
     cache_folder: Path | None = None
     cache_bytes: int = 0
     budget: BudgetAddress | None = None
+    accepted: tuple[Entry, ...] = ()
 
     def __repr__(self) -> str:
         return f"FleetSetup(endpoint={self.endpoint!r}, run={self.run!r})"
 
 
-def rules_digest() -> str:
-    """Return the SHA-256 of everything that judges: the ids of all rules and the bytes of all threshold profiles."""
+def rules_digest(accepted: Sequence[Entry] = (), *, today: date | None = None) -> str:
+    """Return the SHA-256 of everything that judges: the ids of all rules and the bytes of all threshold profiles.
+
+    With ``accepted`` findings, these as well, and which of them hold on the day ``today``: once one has expired, or the
+    list has changed, no verdict on record may stay.
+    """
     from audit.rulebook import all_rules
 
     judged = sha256("\n".join(sorted(rule.id for rule in all_rules())).encode())
@@ -65,6 +71,10 @@ def rules_digest() -> str:
     for profile in profiles:
         if profile.name.endswith(".json"):
             judged.update(profile.name.encode() + b"\0" + profile.read_bytes())
+    day = today or datetime.now(UTC).date()
+    for entry in sorted(accepted, key=lambda one: (one.fingerprint, one.model or "", one.expires)):
+        said = (entry.fingerprint, entry.model, entry.reason, entry.expires.isoformat(), entry.holds(day))
+        judged.update(json.dumps(said).encode())
     return judged.hexdigest()
 
 
@@ -89,7 +99,15 @@ def prepare(setup: FleetSetup) -> Work:
             max_wait_seconds=setup.patience_seconds,
             governor=budget,
         )
-        return scan(job, hub, base=setup.base, profile=profile, clock=lambda: created, salt=setup.salt)
+        return scan(
+            job,
+            hub,
+            base=setup.base,
+            profile=profile,
+            clock=lambda: created,
+            salt=setup.salt,
+            accepted=setup.accepted,
+        )
 
     return work
 
@@ -102,6 +120,7 @@ def scan(
     profile: Profile,
     clock: Callable[[], datetime],
     salt: int,
+    accepted: Sequence[Entry] = (),
 ) -> Answer:
     """Scan one repository, unless everything is at the commits of its last scan. Raises nothing of the Hub's."""
     try:
@@ -110,7 +129,9 @@ def scan(
             return Unchanged(requests=hub.requests)
         model = f"{job.repo_id}@{head.revision}"
         # One core per job: the other cores have jobs of their own.
-        audited = audit_repo(model, hub=hub, base=base, profile=profile, clock=clock, threads=1, salt=salt)
+        audited = audit_repo(
+            model, hub=hub, base=base, profile=profile, clock=clock, threads=1, salt=salt, accepted=accepted
+        )
     except HubAuditError as error:
         cause = type(error).__name__
         return Failed(reason=str(error), cause=cause, transient=cause in PASSING, requests=hub.requests)

@@ -6,13 +6,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Final, Literal
 
+from audit.suppressions import Entry as Accepted
 from pipelines.budget import Budget, BudgetServer, OwnBudget
 from pipelines.engines.local import LocalEngine
 from pipelines.engines.seam import Engine, Entry
@@ -80,6 +82,7 @@ def run_fleet(
     entry: Callable[[FleetSetup], Entry] | None = None,
     clock: Callable[[], float] = time.time,
     salt: int | None = None,
+    accepted: Sequence[Accepted] = (),
 ) -> RunReport:
     """Scan everything that a selection names and that is due.
 
@@ -94,6 +97,7 @@ def run_fleet(
         entry: what workers do with the set-up; ``pipelines.fleet_job`` when None.
         clock: Unix time.
         salt: from which sampled rows are drawn; a secret of the run when None.
+        accepted: findings that do not count; what was judged by another list is scanned again.
 
     Raises:
         CouldNotConclude: the Hub could not be listed, the ledger not written, or no worker started.
@@ -110,7 +114,7 @@ def run_fleet(
         run = ledger.begin_run(
             selection=asked,
             engine=resources.engine,
-            rules=rules_digest(),
+            rules=rules_digest(accepted, today=datetime.fromtimestamp(clock(), UTC).date()),
             tool=tool_version(),
             now=clock(),
             salt=secrets.randbits(32) if salt is None else salt,
@@ -130,7 +134,7 @@ def run_fleet(
         if due:
             host = "127.0.0.1" if resources.ray_address is None else _own_address()
             server = stack.enter_context(BudgetServer(budget, host=host))
-            setup = _setup(run, ledger.path, settings, resources, base, server)
+            setup = _setup(run, ledger.path, settings, resources, base, server, tuple(accepted))
             make = entry or (lambda made: Entry(function="pipelines.fleet_job:prepare", setup=made))
             engine = _engine(make(setup), ledger.path, resources)
             stack.callback(engine.close)
@@ -200,6 +204,7 @@ def _setup(
     resources: Resources,
     base: str | None,
     server: BudgetServer,
+    accepted: tuple[Accepted, ...],
 ) -> FleetSetup:
     folder = resources.cache_folder
     cache_bytes = resources.cache_bytes
@@ -219,6 +224,7 @@ def _setup(
         cache_folder=folder,
         cache_bytes=cache_bytes,
         budget=server.address,
+        accepted=accepted,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from audit.records import SEVERITIES, AuditReport, BaseRecord, DriftRecord, Finding, Measurement, Subject
+from audit.records import SEVERITIES, AuditReport, BaseRecord, ClaimStatus, DriftRecord, Finding, Measurement, Subject
 from reports.environment import html_environment, rendered
 from reports.heat_map import COLUMNS, heat_map
 from reports.numbers import byte_size, count, number, rate, seconds, share
@@ -168,7 +168,8 @@ def _tiles(report: AuditReport) -> list[dict[str, Any]]:
 def _claims_tile(report: AuditReport) -> dict[str, Any]:
     """Return how the claims came out, which takes the place of an error rate where no weights were read."""
     counts = Counter(claim.status for claim in report.card)
-    first, second = ("contradicted", "supported") if counts["contradicted"] else ("supported", "contradicted")
+    first: ClaimStatus = "contradicted" if counts["contradicted"] else "supported"
+    second: ClaimStatus = "supported" if counts["contradicted"] else "contradicted"
     return {
         "name": "Claims of the card",
         "value": f"{counts[first]} {first}",

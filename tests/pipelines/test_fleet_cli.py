@@ -189,6 +189,18 @@ def test_an_hf_job_is_shown_and_started_only_with_yes(
     assert f"/jobs/me/{job['id']}" in started.stdout
 
 
+def test_a_baseline_is_read_before_anything_is_asked(invoke: Invoke, hub_server: LocalHub, tmp_path: Path) -> None:
+    broken = tmp_path / "accepted.yml"
+    broken.write_text("suppressions:\n  - fingerprint: 8f3a1c0b5d7e9f21\n")
+    done = invoke("--author", "pico", "--baseline", broken)
+    assert done.exit_code == 2
+    assert "line 2" in done.stderr
+    travels = invoke("--author", "pico", "--baseline", broken, "--engine", "hf-jobs", "--bucket", "me/x")
+    assert travels.exit_code == 2
+    assert "does not travel" in travels.stderr
+    assert len(hub_server.log) == 0
+
+
 def test_results_become_a_dataset_only_with_yes(
     invoke: Invoke, hub_server: LocalHub, ledger: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

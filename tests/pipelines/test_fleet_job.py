@@ -1,6 +1,8 @@
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from fleets import make_family, publish
 from localhub.faults import FOR_EVER, Status
 from localhub.server import LocalHub
 
+from audit.suppressions import Entry
 from audit.thresholds import load_profile
 from pipelines.audit_repo import audit_repo
 from pipelines.engines.seam import Failed, ScanJob, Scanned, Unchanged, Work, decode, encode
@@ -142,6 +145,31 @@ def test_another_base_may_be_forced(work: Callable[..., Work]) -> None:
     found = work(base="pico/base")(job("pico/orphan"))
     assert isinstance(found, Scanned)
     assert (found.base_repo, found.status) == ("pico/base", "verified")
+
+
+def test_what_is_accepted_does_not_count_and_is_part_of_what_judges(
+    server: LocalHub, work: Callable[..., Work]
+) -> None:
+    server.commit("pico/poisoned", {"chat_template.jinja": "{{ ''.__class__ }}"})
+    first = work()(job("pico/poisoned"))
+    assert isinstance(first, Scanned)
+    assert first.outcome == "fail"
+    (found,) = [note.fingerprint for note in first.findings if note.rule_id == "HA703"]
+    entry = Entry(fingerprint=found, reason="known", expires=date(2026, 12, 31), model="pico/poisoned", line=1)
+    others = [
+        Entry(fingerprint=note.fingerprint, reason="known", expires=entry.expires, model=None, line=2)
+        for note in first.findings
+        if note.fingerprint != found
+    ]
+    second = work(accepted=(entry, *others))(job("pico/poisoned"))
+    assert isinstance(second, Scanned)
+    assert second.outcome != "fail"
+    last, after = date(2026, 12, 31), date(2027, 1, 1)
+    digests = [rules_digest(), rules_digest([entry], today=last), rules_digest([entry], today=after)]
+    digests += [rules_digest([replace(entry, **change)], today=last) for change in ({"reason": "x"}, {"model": None})]
+    assert len(set(digests)) == 5
+    assert rules_digest([entry], today=date(2026, 1, 1)) == digests[1], "as long as it holds, a new day is no news"
+    assert rules_digest([entry, *others], today=last) == rules_digest([*others, entry], today=last)
 
 
 def test_the_rules_have_a_digest() -> None:
