@@ -89,7 +89,7 @@ def _weigh(
         HubAuditError: a side has no weights, or its table cannot be read.
     """
     from pipelines.adapters import weigh_adapter
-    from pipelines.triage import GAP_BYTES, Budget, measure_within, unbudgeted
+    from pipelines.triage import Budget, measure_within, unbudgeted
     from scanner.alignment import align
     from scanner.drift.measure import measure
     from scanner.lineage.delta_rank import check_delta_rank
@@ -99,10 +99,11 @@ def _weigh(
     from scanner.stored import describe_table
     from scanner.weights.adapters import is_adapter
     from scanner.weights.opening import open_source
+    from scanner.weights.ranges import SAMPLE_GAP_BYTES
 
     with ExitStack() as stack:
         progress.stage("reading tensor tables")
-        gap = {} if within is None else {"gap_bytes": GAP_BYTES}
+        gap = {} if within is None else {"gap_bytes": SAMPLE_GAP_BYTES}
         candidate_source = stack.enter_context(open_source(candidate, hub, **gap))
         base_source = stack.enter_context(open_source(base, hub, **gap))
         noted.append(describe_table(candidate_source.table.values(), candidate.config))
@@ -134,7 +135,12 @@ def _weigh(
                     alignment,
                     (base_source, candidate_source),
                     (base, candidate),
-                    Budget(bytes=within.bytes, unusual=lambda found: within.unusual(now, found)),
+                    Budget(
+                        bytes=within.bytes,
+                        unusual=lambda found: within.unusual(now, found),
+                        spent=within.spent,
+                        kept=within.kept,
+                    ),
                     seed=seed,
                     progress=progress,
                     threads=threads,
@@ -196,6 +202,7 @@ def audit_repo(
     from pipelines.parentage import second_opinion
     from pipelines.probing import Probed, probe_candidate
     from pipelines.resume import Resume
+    from pipelines.triage import REVISION_SHARE, RIVALS_SHARE, and_beside
     from scanner.lineage.revision import nearest_revision
     from scanner.lineage.sampling import new_salt, sampling_seed
     from scanner.pickles import inspect_pickles
@@ -226,6 +233,7 @@ def audit_repo(
     ending: Ending = "concluded"
     problem: str | None = None
     cause: str | None = None
+    beside = 0
     try:
         progress.stage("reading the base's repository")
         wanted_base = wanted_base or _declared(facts, claims)
@@ -240,23 +248,37 @@ def audit_repo(
         if wanted_base.revision is None and base_facts.ref.repo_id is not None:
             progress.stage("looking for the revision of the base")
             seed = sampling_seed(base_facts.ref, facts.ref, salt)
-            revision = nearest_revision(base_facts, facts, hub, seed=seed)
+            most = None if budget_bytes is None else int(REVISION_SHARE * budget_bytes)
+            revision = nearest_revision(base_facts, facts, hub, seed=seed, most_bytes=most)
             base_facts, lineage = revision.facts, replace(lineage, checks=(revision.check,))
+            beside = revision.bytes_read
         lineage = replace(lineage, base=base_facts.ref, chain=family.models)
         seed = sampling_seed(base_facts.ref, facts.ref, salt)
         within: Within | None = None
+        others = (*claims.bases[1:], *family.models[1:2])
+        kept = int(RIVALS_SHARE * budget_bytes) if budget_bytes is not None and others else 0
         if budget_bytes is not None:
             tokens = _tokens(facts, base_facts, reader, skips)
             within = Within(
-                bytes=budget_bytes, unusual=partial(_unusual, facts, base_facts, tokens, profile or load_profile())
+                bytes=budget_bytes,
+                spent=beside,
+                kept=kept,
+                unusual=partial(_unusual, facts, base_facts, tokens, profile or load_profile()),
             )
         lineage, drift = _weigh(
             facts, base_facts, lineage, claims.relation, hub, progress, threads, seed, noted, within, resume
         )
         progress.stage("looking at other parents")
         is_put_on = any(check.name == "adapter_fit" for check in lineage.checks)  # factors resemble no model
-        others = () if is_put_on else (*claims.bases[1:], *family.models[1:2])
-        opinion = second_opinion(facts, base_facts, others, hub, seed=seed)
+        opinion = second_opinion(
+            facts,
+            base_facts,
+            () if is_put_on else others,
+            hub,
+            seed=seed,
+            most_bytes=None if budget_bytes is None else kept,
+        )
+        drift = and_beside(drift, revision=beside, rivals=opinion.bytes_read)
         skips += opinion.skips
         lineage = replace(lineage, runner_up=opinion.runner_up, checks=(*lineage.checks, *opinion.checks))
     except NothingToCompare as error:
@@ -323,9 +345,14 @@ def audit_repo(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Within:
-    """A budget in bytes, and who says of a sample which tensors are unusual."""
+    """A budget in bytes, and who says of a sample which tensors are unusual.
+
+    ``spent`` went into the search for the base's revision, ``kept`` is for other parents.
+    """
 
     bytes: int
+    spent: int
+    kept: int
     unusual: Callable[[Lineage, DriftFacts], Sequence[str]]
 
 

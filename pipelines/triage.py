@@ -13,8 +13,10 @@ ESCALATION = 1.0
 """Bytes that may be read beyond the budget where a sample is unusual, in multiples of the budget."""
 LEAST_SHARE = 0.25
 """Part of the budget that is left for the comparison, whatever the check of the base has taken."""
-GAP_BYTES = 4 << 10
-"""Unwanted bytes between two runs that are worth one request less; a full scan, which has few gaps, allows more."""
+REVISION_SHARE = 0.125
+"""Part of the budget that the search for the base's revision may take, where its weights have several versions."""
+RIVALS_SHARE = 0.125
+"""Part of the budget that is kept for other possible parents, where there are any."""
 
 Unusual = Callable[[DriftFacts], Sequence[str]]
 """Names the tensors that should be read further."""
@@ -22,10 +24,15 @@ Unusual = Callable[[DriftFacts], Sequence[str]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """Bytes of weights to read from both sides together, and who says what is unusual."""
+    """Bytes of weights to read from both sides together, and who says what is unusual.
+
+    ``spent`` bytes of them are read already, beside the two sources; ``kept`` are for what comes after.
+    """
 
     bytes: int
     unusual: Unusual
+    spent: int = 0
+    kept: int = 0
 
 
 def measure_within(
@@ -50,10 +57,10 @@ def measure_within(
         threads: cores for the numerics; all usable ones when None.
     """
     base, candidate = sources
-    checked = base.bytes_read + candidate.bytes_read
+    checked = base.bytes_read + candidate.bytes_read + budget.spent
     plan = plan_reading(
         alignment,
-        budget_bytes=max(budget.bytes - checked, int(LEAST_SHARE * budget.bytes)),
+        budget_bytes=max(budget.bytes - checked - budget.kept, int(LEAST_SHARE * budget.bytes)),
         seed=seed,
         base_files=facts[0].files,
         candidate_files=facts[1].files,
@@ -134,6 +141,16 @@ def _wider(alignment: Alignment, names: Sequence[str], budget_bytes: int, seed: 
 
 def _joined(first: TensorDrift, further: TensorDrift | None) -> TensorDrift:
     return first if further is None else replace(further, sample=first)
+
+
+def and_beside(drift: DriftFacts, *, revision: int, rivals: int) -> DriftFacts:
+    """Count the bytes that went into the search for the base's revision and into other parents.
+
+    With a budget they are part of the check of the base; those of the revision are in that sum already.
+    """
+    coverage = replace(drift.coverage, bytes_read=drift.coverage.bytes_read + revision + rivals)
+    sampling = drift.sampling and replace(drift.sampling, checked_bytes=drift.sampling.checked_bytes + rivals)
+    return replace(drift, coverage=coverage, sampling=sampling)
 
 
 def unbudgeted(drift: DriftFacts) -> DriftFacts:

@@ -16,11 +16,12 @@ from scanner.hub import Hub
 from scanner.lineage.descent import TABLE_SHARE
 from scanner.lineage.direction import check_direction
 from scanner.lineage.mixture import Share, fit_mixture, mixture_check, read_planned, share_of_way
-from scanner.lineage.parted import in_step
-from scanner.lineage.sampling import plan_samples, read_samples
+from scanner.lineage.parted import all_in_step, in_step
+from scanner.lineage.sampling import MAX_SAMPLE_BYTES, Sample, plan_samples
 from scanner.lineage.trace import trace
 from scanner.records import Alignment, Check, LineageStatus, Measured, PairSpec, RepoFacts, RepoRef, Skip
 from scanner.weights.opening import open_source
+from scanner.weights.ranges import GAP_BYTES, SAMPLE_GAP_BYTES
 from scanner.weights.source import WeightSource
 
 SEARCHED = 200
@@ -67,6 +68,8 @@ class Ranking:
     checks: tuple[Check, ...] = ()
     beaten: tuple[RepoRef, ...] = ()
     """Related models that the candidate did not start from: it carries the whole way from them to another one."""
+    bytes_read: int = 0
+    """Bytes of weights read from all of them and from the candidate."""
 
     @property
     def best(self) -> Ranked | None:
@@ -86,7 +89,9 @@ def same_model(one: RepoRef, other: RepoRef) -> bool:
     return one.path is not None and one.path == other.path
 
 
-def rank_candidates(candidate: RepoFacts, others: Sequence[RepoFacts], hub: Hub | None, *, seed: int) -> Ranking:
+def rank_candidates(
+    candidate: RepoFacts, others: Sequence[RepoFacts], hub: Hub | None, *, seed: int, most_bytes: int | None = None
+) -> Ranking:
     """Hold the candidate against each of the others. A model that cannot be read is left out with the reason.
 
     At most ``sampling.MAX_SAMPLE_BYTES`` are read per model whose table fits, one header of those whose does not.
@@ -96,28 +101,36 @@ def rank_candidates(candidate: RepoFacts, others: Sequence[RepoFacts], hub: Hub 
         others: facts of the possible parents; the candidate itself among them is left out.
         hub: the reader; may be None when all are folders.
         seed: of the sampled rows, the same for all.
+        most_bytes: of weights to read from all of them together. Within such a bound tensors are paired by their names
+            alone, and a model whose rows do not fit is ``unverified``. No bound when None.
 
     Raises:
         HubAuditError: the candidate's own weights cannot be read.
     """
     left_out: list[Skip] = []
     ranked: list[Ranked] = []
-    with open_source(candidate, hub) as ours:
+    read = 0
+    each = None if most_bytes is None else most_bytes // (2 * max(1, len(others)))
+    gap = GAP_BYTES if most_bytes is None else SAMPLE_GAP_BYTES
+    with open_source(candidate, hub, gap_bytes=gap) as ours:
         for other in others:
             if same_model(other.ref, candidate.ref):
                 left_out.append(Skip(what=other.ref.name, why="it is the model itself"))
                 continue
             try:
-                with open_source(other, hub) as theirs:
-                    ranked.append(_ranked(candidate, other, ours, theirs, seed))
+                with open_source(other, hub, gap_bytes=gap) as theirs:
+                    ranked.append(_ranked(candidate, other, ours, theirs, seed, each))
+                    read += theirs.bytes_read
             except HubAuditError as error:
                 left_out.append(Skip(what=other.ref.name, why=str(error)))
         ranked.sort(key=_sort_key)
         facts = {other.ref: other for other in others}
         near = [r for r in ranked if r.status == "verified"][:MOST_COMPARED]
         if not near:
-            return Ranking(ranked=tuple(ranked), left_out=tuple(left_out))
-        compared = _among(candidate, ours, [facts[r.ref] for r in near], hub, seed)
+            return Ranking(ranked=tuple(ranked), left_out=tuple(left_out), bytes_read=read + ours.bytes_read)
+        half = None if most_bytes is None else most_bytes // 2
+        compared = _among(candidate, ours, [facts[r.ref] for r in near], hub, seed, half)
+        read += compared.bytes_read + ours.bytes_read
     order = sorted(range(len(near)), key=lambda i: i in compared.beaten)
     checks = compared.checks
     if len(near) > 1:
@@ -128,6 +141,7 @@ def rank_candidates(candidate: RepoFacts, others: Sequence[RepoFacts], hub: Hub 
         left_out=tuple(left_out),
         checks=checks,
         beaten=tuple(near[i].ref for i in sorted(compared.beaten)),
+        bytes_read=read,
     )
 
 
@@ -141,7 +155,9 @@ def _aligned(candidate: RepoFacts, other: RepoFacts, ours: WeightSource, theirs:
     return align(ours.table, theirs.table, candidate_config=candidate.config, base_config=other.config)
 
 
-def _ranked(candidate: RepoFacts, other: RepoFacts, ours: WeightSource, theirs: WeightSource, seed: int) -> Ranked:
+def _ranked(
+    candidate: RepoFacts, other: RepoFacts, ours: WeightSource, theirs: WeightSource, seed: int, most: int | None
+) -> Ranked:
     """Look at one possible parent; its rows only when most of the candidate has a partner in it."""
     ours, theirs = in_step(ours, theirs, candidate, other)
     alignment = _aligned(candidate, other, ours, theirs)
@@ -149,7 +165,7 @@ def _ranked(candidate: RepoFacts, other: RepoFacts, ours: WeightSource, theirs: 
     if share < TABLE_SHARE and not _same_sizes(ours, theirs):
         note = "Its tensors have other shapes; no row was read."
         return Ranked(ref=other.ref, status="unverified", table_share=share, note=note)
-    traced = trace(alignment, theirs, ours, seed=seed)
+    traced = trace(alignment, theirs, ours, seed=seed, most_bytes=most)
     numbers = {m.name: m.value for check in traced.checks for m in check.measurements if check.name == "sampled_rows"}
     units = next((check for check in traced.checks if check.name == "unit_order"), None)
     chance = {m.name: m.value for m in units.measurements} if units else {}
@@ -179,33 +195,47 @@ class _Compared:
     beaten: frozenset[int]
     shares: Mapping[tuple[int, int], Share]
     checks: tuple[Check, ...]
+    bytes_read: int = 0
 
 
 def _among(
-    candidate: RepoFacts, ours: WeightSource, related: Sequence[RepoFacts], hub: Hub | None, seed: int
+    candidate: RepoFacts,
+    ours: WeightSource,
+    related: Sequence[RepoFacts],
+    hub: Hub | None,
+    seed: int,
+    most: int | None,
 ) -> _Compared:
     """Compare the nearest related models pairwise: y beats x when the candidate carries the whole way from x to y."""
     try:
         with ExitStack() as stack:
-            sources = [stack.enter_context(open_source(facts, hub)) for facts in related]
-            pairs = _aligned(candidate, related[0], ours, sources[0]).pairs
-            common = [p for p in pairs if all(_has(source, p) for source in sources)]
-            planned = plan_samples(common, rows_per_tensor=ROWS, seed=seed)
-            rows = [read_planned(planned, source) for source in sources]
-            mine = read_planned(planned, ours, candidate=True)
-            mixture = fit_mixture(planned, sources[0], sources[1:4], ours) if len(sources) > 2 else None
-            direction = check_direction(list(read_samples(planned, sources[0], ours)))
+            gap = GAP_BYTES if most is None else SAMPLE_GAP_BYTES
+            sources = [stack.enter_context(open_source(facts, hub, gap_bytes=gap)) for facts in related]
+            mine, theirs = all_in_step(ours, sources, candidate, related)
+            pairs = [
+                {p.candidate.name: p for p in _aligned(candidate, facts, mine, source).pairs}
+                for facts, source in zip(related, theirs, strict=True)
+            ]
+            common = [p for p in pairs[0].values() if all(_is_there(p, own) for own in pairs)]
+            share = MAX_SAMPLE_BYTES if most is None else 2 * most // (len(related) + 1)  # a plan is of two sides
+            planned = plan_samples(common, rows_per_tensor=ROWS, seed=seed, most_bytes=share)
+            rows = [read_planned(planned, source, pairs=own) for source, own in zip(theirs, pairs, strict=True)]
+            own_rows = read_planned(planned, mine)
+            mixture = fit_mixture(rows[0], rows[1:4], own_rows) if len(related) > 2 else None
+            samples = zip(planned, rows[0], own_rows, strict=True)
+            direction = check_direction([Sample(spec=t.spec, base=b, candidate=c) for t, b, c in samples])
+            read = sum(source.bytes_read for source in sources)
     except HubAuditError as error:
         check = Check(name="nearest_base", outcome="not_run", note=str(error))
         return _Compared(beaten=frozenset(), shares={}, checks=(check,))
     places = range(len(related))
-    found = {(x, y): share_of_way(rows[x], rows[y], mine) for x in places for y in places if x != y}
+    found = {(x, y): share_of_way(rows[x], rows[y], own_rows) for x in places for y in places if x != y}
     shares = {pair: share for pair, share in found.items() if share is not None}
     beaten = frozenset(x for (x, y), share in shares.items() if share.complete and not _complete(shares, y, x))
     merged = mixture is not None and mixture.merged and len(beaten) < len(related)
     names = [facts.ref.name for facts in related[1:4]]
     checks = (mixture_check(mixture, names),) if mixture is not None and merged else ()
-    return _Compared(beaten=beaten, shares=shares, checks=(*checks, direction))
+    return _Compared(beaten=beaten, shares=shares, checks=(*checks, direction), bytes_read=read)
 
 
 def _complete(shares: Mapping[tuple[int, int], Share], start: int, end: int) -> bool:
@@ -213,8 +243,9 @@ def _complete(shares: Mapping[tuple[int, int], Share], start: int, end: int) -> 
     return share is not None and share.complete
 
 
-def _has(source: WeightSource, pair: PairSpec) -> bool:
-    return pair.base.name in source.table and source.table[pair.base.name].shape == pair.base.shape
+def _is_there(pair: PairSpec, pairs: Mapping[str, PairSpec]) -> bool:
+    other = pairs.get(pair.candidate.name)
+    return other is not None and other.base.shape == pair.base.shape
 
 
 def nearest_check(share: Share | None, first: RepoRef, second: RepoRef) -> Check:

@@ -17,7 +17,7 @@ import numpy as np
 from scanner.errors import CouldNotConclude
 from scanner.lineage.chance import centred_correlation, correlation_log10_p, fisher_log10_p
 from scanner.lineage.rows import RowAgreement, compare_rows
-from scanner.lineage.sampling import plan_samples, read_samples, read_values
+from scanner.lineage.sampling import MAX_SAMPLE_BYTES, plan_samples, read_samples, read_values
 from scanner.records import Alignment, Check, LineageStatus, Measured, PairSpec, Relation
 from scanner.weights.source import BlockRequest, WeightSource
 
@@ -58,6 +58,7 @@ def check_descent(
     rows_per_tensor: int = 64,
     seed: int = 0,
     declared: Relation | None = None,
+    most_bytes: int = MAX_SAMPLE_BYTES,
 ) -> tuple[LineageStatus, Relation, tuple[Check, ...]]:
     """Sample rows of matrices that pair and say whether the candidate keeps the base's.
 
@@ -73,6 +74,7 @@ def check_descent(
         rows_per_tensor: rows sampled from each of at most 12 tensors.
         seed: of the choice of tensors and rows.
         declared: relation that is declared; it is returned once the weights are verified.
+        most_bytes: of both sides together that the sample may take.
 
     Returns:
         Status, relation (``unknown`` unless verified; a sample can never show that nothing changed, so ``identical``
@@ -81,7 +83,7 @@ def check_descent(
         answer and never change it.
     """
     table_check = _check_table(alignment)
-    planned = plan_samples(alignment.pairs, rows_per_tensor=rows_per_tensor, seed=seed)
+    planned = plan_samples(alignment.pairs, rows_per_tensor=rows_per_tensor, seed=seed, most_bytes=most_bytes)
     try:
         found = [(sample.spec, compare_rows(sample)) for sample in read_samples(planned, base, candidate)]
         norms = _check_norms(alignment, base, candidate)

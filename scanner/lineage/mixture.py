@@ -5,13 +5,13 @@ the base; near 0: the base is; in between: a merge, or a checkpoint between the 
 models and a small residual: a merge of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from scanner.lineage.sampling import PlannedTensor, read_values
-from scanner.records import F64, Check, Measured
+from scanner.records import F64, Check, Measured, PairSpec
 from scanner.weights.source import BlockRequest, WeightSource
 
 MERGED_RESIDUAL = 0.1
@@ -46,24 +46,17 @@ class Mixture:
         return self.residual <= MERGED_RESIDUAL and (parts >= 2 or (parts == 1 and base_share >= TAKES_PART))
 
 
-def fit_mixture(
-    planned: Sequence[PlannedTensor], base: WeightSource, others: Sequence[WeightSource], candidate: WeightSource
-) -> Mixture | None:
-    """Read the planned rows of every model and fit; None when no tensor stands in all of them, or nothing changed.
+def fit_mixture(base: Sequence[F64], others: Sequence[Sequence[F64]], candidate: Sequence[F64]) -> Mixture | None:
+    """Fit the rows of every model (``read_planned``), tensor by tensor; None when nothing changed.
 
-    Tensors are looked up in the other models by the base's name and shape.
-
-    Raises:
-        CouldNotConclude: a model cannot be read.
+    Args:
+        base: rows of each tensor, ``[rows, cols]``.
+        others: the same of every other model.
+        candidate: the same of the candidate.
     """
     fits = []
-    for tensor in planned:
-        name, shape = tensor.spec.base.name, tensor.spec.base.shape
-        if not all(name in other.table and other.table[name].shape == shape for other in others):
-            continue
-        start = _rows(base, name, tensor)
-        moves = [_rows(other, name, tensor) - start for other in others]
-        fit = _fit(_rows(candidate, tensor.spec.candidate.name, tensor) - start, moves)
+    for place, start in enumerate(base):
+        fit = _fit(candidate[place] - start, [other[place] - start for other in others])
         if fit is not None:
             fits.append(fit)
     if not fits:
@@ -151,13 +144,22 @@ def _fit(change: F64, moves: Sequence[F64]) -> tuple[F64, float] | None:
     return coefficients, float(np.sum(left * left)) / energy
 
 
-def read_planned(planned: Sequence[PlannedTensor], source: WeightSource, *, candidate: bool = False) -> list[F64]:
-    """Read the planned rows of one model, by the base's names or (``candidate``) the candidate's.
+def read_planned(
+    planned: Sequence[PlannedTensor], source: WeightSource, *, pairs: Mapping[str, PairSpec] | None = None
+) -> list[F64]:
+    """Read the planned rows of one model.
+
+    Args:
+        planned: tensors and rows.
+        source: the model.
+        pairs: its own pairs by the names of the candidate's tensors; None when it is the candidate.
 
     Raises:
         CouldNotConclude: it cannot be read.
     """
-    return [_rows(source, (t.spec.candidate if candidate else t.spec.base).name, t) for t in planned]
+    ours = [tensor.spec.candidate.name for tensor in planned]
+    names = ours if pairs is None else [pairs[name].base.name for name in ours]
+    return [_rows(source, name, tensor) for name, tensor in zip(names, planned, strict=True)]
 
 
 def _rows(source: WeightSource, name: str, tensor: PlannedTensor) -> F64:

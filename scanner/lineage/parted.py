@@ -65,6 +65,32 @@ def in_step(
     return in_same_parts(candidate, base, candidate_facts, base_facts)
 
 
+def all_in_step(
+    candidate: WeightSource,
+    others: Sequence[WeightSource],
+    candidate_facts: RepoFacts,
+    others_facts: Sequence[RepoFacts],
+) -> tuple[WeightSource, list[WeightSource]]:
+    """Return the candidate and several others under one set of names and in one partition: the finest of all.
+
+    Args:
+        candidate: open; closing is left to the caller, here as for the others.
+        others: what the candidate is compared with.
+        candidate_facts: for the number of heads.
+        others_facts: the same, in the order of ``others``.
+
+    Raises:
+        CouldNotConclude: a side cannot be read.
+    """
+    for other, facts in zip(others, others_facts, strict=True):
+        candidate, _ = in_step(candidate, other, candidate_facts, facts)
+    found = []
+    for other, facts in zip(others, others_facts, strict=True):
+        _, fitted = in_step(candidate, other, candidate_facts, facts)
+        found.append(fitted)
+    return candidate, found
+
+
 def in_same_parts(
     candidate: WeightSource, base: WeightSource, candidate_facts: RepoFacts, base_facts: RepoFacts
 ) -> tuple[WeightSource, WeightSource]:

@@ -50,27 +50,32 @@ class PlannedTensor:
     runs: tuple[Rows, ...]
 
 
-def plan_samples(pairs: Sequence[PairSpec], *, rows_per_tensor: int, seed: int) -> list[PlannedTensor]:
+def plan_samples(
+    pairs: Sequence[PairSpec], *, rows_per_tensor: int, seed: int, most_bytes: int = MAX_SAMPLE_BYTES
+) -> list[PlannedTensor]:
     """Choose up to ``MAX_TENSORS`` tensors, role by role in turn, at random depth, and runs of rows in each.
 
-    The whole plan reads at most ``MAX_SAMPLE_BYTES``. The same arguments give the same plan.
+    The whole plan reads at most ``most_bytes`` of both sides together, and never more than ``MAX_SAMPLE_BYTES``;
+    nothing when that is too little. The same arguments give the same plan.
 
     Args:
         pairs: all pairs of the alignment.
         rows_per_tensor: rows wanted of each tensor; wide tensors give fewer, but never fewer than ``MIN_ROWS``.
         seed: of the choice of layers and rows.
+        most_bytes: of the whole plan.
     """
+    share = min(most_bytes, MAX_SAMPLE_BYTES) / MAX_TENSORS
     generator = np.random.default_rng(seed)
     by_role: dict[Role, list[PairSpec]] = defaultdict(list)
     for spec in pairs:
-        if _rows_affordable(spec, rows_per_tensor) and spec.role in EVIDENT_ROLES:
+        if _rows_affordable(spec, rows_per_tensor, share) and spec.role in EVIDENT_ROLES:
             by_role[spec.role].append(spec)
     queues = [[specs[i] for i in generator.permutation(len(specs))] for _, specs in sorted(by_role.items())]
     chosen: list[PairSpec] = []
     while len(chosen) < MAX_TENSORS and any(queues):
         chosen += [queue.pop() for queue in queues if queue]
     return [
-        PlannedTensor(spec=spec, runs=_runs(spec, _rows_affordable(spec, rows_per_tensor), generator))
+        PlannedTensor(spec=spec, runs=_runs(spec, _rows_affordable(spec, rows_per_tensor, share), generator))
         for spec in chosen[:MAX_TENSORS]
     ]
 
@@ -119,14 +124,14 @@ def _values(block: Block) -> F64:
     return np.array(decode(block.values, block.dtype), dtype=np.float64)
 
 
-def _rows_affordable(spec: PairSpec, wanted: int) -> int:
+def _rows_affordable(spec: PairSpec, wanted: int, share_bytes: float) -> int:
     """Rows of the tensor to read: at most a fair share of the bytes; 0 when that is too few to mean anything."""
     columns = spec.candidate.rows_cols[1]
     available = spec.rows[1] - spec.rows[0]
     if columns < MIN_COLUMNS or columns != spec.base.rows_cols[1]:
         return 0
     row_bytes = columns * (item_bits(spec.base.dtype) + item_bits(spec.candidate.dtype)) / 8
-    rows = min(wanted, available, int(MAX_SAMPLE_BYTES / MAX_TENSORS / row_bytes))
+    rows = min(wanted, available, int(share_bytes / row_bytes))
     return rows if rows >= MIN_ROWS else 0
 
 

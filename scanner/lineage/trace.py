@@ -41,6 +41,7 @@ def trace(
     *,
     seed: int,
     declared: Relation | None = None,
+    most_bytes: int | None = None,
 ) -> Traced:
     """Say whether the candidate descends from the base, and pair what only its content shows to correspond.
 
@@ -53,7 +54,12 @@ def trace(
         candidate: the weights in question.
         seed: of the rows that are looked at (``sampling.sampling_seed``); it is recorded with the checks.
         declared: the declared relation.
+        most_bytes: of both sides together; within such a bound the rows are sampled by name, and nothing further is
+            tried. No bound but those of the steps when None.
     """
+    if most_bytes is not None:
+        found = check_descent(alignment, base, candidate, seed=seed, declared=declared, most_bytes=most_bytes)
+        return Traced(status=found[0], relation=found[1], checks=found[2], alignment=alignment)
     notes: tuple[Skip, ...] = ()
     try:
         wider = pair_by_content(alignment, base, candidate)

@@ -20,6 +20,9 @@ from scanner.records import RepoRef
 CHUNK_BYTES = 8 << 20
 IN_FLIGHT = 8
 GAP_BYTES = 256 << 10
+SAMPLE_GAP_BYTES = 4 << 10
+"""Gap for the few rows of a scan with a budget: unwanted bytes between two runs that are worth one request less there;
+a full scan, which has few gaps, allows ``GAP_BYTES``."""
 AHEAD_BYTES = 128 << 20
 
 

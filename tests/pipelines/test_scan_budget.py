@@ -171,3 +171,41 @@ def test_the_command_stops_at_its_requests(hub: LocalHub, monkeypatch: pytest.Mo
     assert done.exit_code == 3
     assert len(hub.log) <= 9
     assert "--max-requests" in (done.output + (json.dumps(json.loads(target.read_text())) if target.exists() else ""))
+
+
+@pytest.fixture
+def many_parents(hub: LocalHub, folders: tuple[Path, Path], tmp_path: Path) -> LocalHub:
+    """A base with two versions of its weights, which itself declares a base, and a fine-tune that declares three."""
+    tensors = load_file(folders[0] / "model.safetensors")
+    generator = torch.Generator().manual_seed(5)
+    other = {n: v + 0.002 * torch.randn(v.shape, generator=generator) for n, v in tensors.items()}
+    save_file(other, tmp_path / "other.safetensors", metadata={"format": "pt"})
+    newer = (tmp_path / "other.safetensors").read_bytes()
+    older = (folders[0] / "model.safetensors").read_bytes()
+    config = (folders[0] / "config.json").read_bytes()
+    hub.add_repo("pico/grown", {"config.json": config, "model.safetensors": older})
+    hub.commit("pico/grown", {"model.safetensors": newer})
+    hub.add_repo("pico/rival", {"config.json": config, "model.safetensors": newer})
+    hub.add_repo("pico/child", folder=folders[1])
+    hub.commit("pico/child", {"README.md": b"---\nbase_model: [pico/grown, pico/rival, pico/base]\n---\n"})
+    return hub
+
+
+def test_versions_and_other_parents_count_against_the_budget(many_parents: LocalHub) -> None:
+    reader = quick_hub(many_parents)
+    report = audit_repo("pico/child", hub=reader, salt=1, threads=1, budget_bytes=BUDGET).report
+    assert report.triage is not None
+    assert report.lineage.runner_up is not None
+    checks = {check.name: check for check in report.lineage.checks}
+    assert checks["base_revision"].outcome == "failed", "the older version is the nearer one"
+    assert report.triage.checked_bytes + report.triage.planned_bytes <= BUDGET
+    fetched = sum(record.sent for record in many_parents.log.matching("model.safetensors", method="GET", ranged=True))
+    headers = 7 * (HEADERS // 2)  # two versions, the base, the candidate, and three models beside each other
+    assert report.coverage.bytes_read <= fetched <= 1.1 * BUDGET + report.triage.escalated_bytes + headers
+
+
+def test_a_budget_too_small_for_the_versions_leaves_them_unread(many_parents: LocalHub) -> None:
+    report = audit_repo("pico/child", hub=quick_hub(many_parents), salt=1, threads=1, budget_bytes=300_000).report
+    revision = next(check for check in report.lineage.checks if check.name == "base_revision")
+    assert revision.outcome == "not_run"
+    assert "@COMMIT" in revision.note

@@ -1,5 +1,6 @@
 """Folders of weights for lineage tests, and the check run on two of them as a scan runs it."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,21 @@ def random_body(seed: int, *, layers: int = 3, hidden: int = 64, tokens: int = 2
         tensors[f"{start}.mlp.down_proj.weight"] = draw(hidden, 3 * hidden)
         tensors[f"{start}.input_layernorm.weight"] = 1 + draw(hidden)
     return tensors
+
+
+def attention_only(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Queries, keys and values alone."""
+    return {name: value for name, value in tensors.items() if re.search(r"[qkv]_proj", name)}
+
+
+def fused(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same with queries, keys and values of a layer in one matrix, as several families store them."""
+    made = {name: value for name, value in tensors.items() if not re.search(r"[qkv]_proj", name)}
+    for name in tensors:
+        if "q_proj" in name:
+            parts = [tensors[name.replace("q_proj", f"{letter}_proj")] for letter in "qkv"]
+            made[name.replace("q_proj", "qkv_proj")] = np.concatenate(parts)
+    return made
 
 
 def write(folder: Path, tensors: Mapping[str, np.ndarray]) -> Path:

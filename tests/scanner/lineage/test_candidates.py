@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from descents import drifted, measured, random_body, write
+from descents import attention_only, drifted, fused, measured, random_body, write
 from quickhub import pinned, quick_hub
 from weightfolders import facts_of
 
@@ -52,6 +52,33 @@ def test_the_model_itself_is_left_out(models):
     ranking = rank_candidates(models["child"], [models["child"], models["base"]], None, seed=1)
     assert names(ranking) == ["base"]
     assert ranking.left_out[0].why == "it is the model itself"
+
+
+def test_other_layouts_on_any_side_are_compared_part_by_part(tmp_path):
+    parts = {"base": BASE, "sibling": SIBLING, "child": CHILD}
+    split = {name: attention_only(tensors) for name, tensors in parts.items()}
+    folders = {name: facts_of(write(tmp_path / name, tensors)) for name, tensors in split.items()}
+    whole = {name: facts_of(write(tmp_path / f"{name}_fused", fused(tensors))) for name, tensors in split.items()}
+    for mine, others in (
+        (whole["child"], [folders["sibling"], folders["base"]]),
+        (folders["child"], [whole["sibling"], folders["base"]]),
+        (whole["child"], [whole["sibling"], folders["base"]]),
+        (whole["child"], [folders["sibling"], whole["base"]]),
+    ):
+        ranking = rank_candidates(mine, others, None, seed=1)
+        assert ranking.best.ref == others[1].ref
+        assert ranking.beaten == (others[0].ref,)
+
+
+def test_a_bound_on_bytes_is_kept(models):
+    others = [models[name] for name in ("stranger", "other", "sibling", "base")]
+    unbound = rank_candidates(models["child"], others, None, seed=1)
+    ranking = rank_candidates(models["child"], others, None, seed=1, most_bytes=1_000_000)
+    assert 0 < ranking.bytes_read <= 1_000_000 < unbound.bytes_read
+    assert names(ranking)[:2] == ["base", "sibling"]
+    assert ranking.beaten == (models["sibling"].ref,)
+    starved = rank_candidates(models["child"], others, None, seed=1, most_bytes=2_000)
+    assert {ranked.status for ranked in starved.ranked} == {"unverified"}
 
 
 def test_a_merge_of_several_is_said(models, tmp_path):

@@ -8,7 +8,7 @@ from weightfolders import facts_of
 
 from scanner.alignment import align
 from scanner.lineage.direction import check_direction
-from scanner.lineage.mixture import fit_mixture, mixture_check
+from scanner.lineage.mixture import fit_mixture, mixture_check, read_planned
 from scanner.lineage.sampling import plan_samples, read_samples
 from scanner.weights.opening import open_source
 
@@ -19,8 +19,11 @@ ONE, TWO = drifted(BASE, seed=11), drifted(BASE, seed=12)
 def fitted(tmp_path, candidate, others=(ONE, TWO)):
     folders = [write(tmp_path / str(i), t) for i, t in enumerate((candidate, BASE, *others))]
     ours, base, *rest = (open_source(facts_of(folder), None) for folder in folders)
-    planned = plan_samples(align(ours.table, base.table).pairs, rows_per_tensor=32, seed=1)
-    return fit_mixture(planned, base, rest, ours)
+    pairs = align(ours.table, base.table).pairs
+    planned = plan_samples(pairs, rows_per_tensor=32, seed=1)
+    own = {pair.candidate.name: pair for pair in pairs}
+    rows = [read_planned(planned, source, pairs=own) for source in (base, *rest)]
+    return fit_mixture(rows[0], rows[1:], read_planned(planned, ours))
 
 
 def mixed(*shares):
