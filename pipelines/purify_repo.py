@@ -20,6 +20,7 @@ from pipelines.purify import kept
 from pipelines.purify.catalogue import PURIFIERS, purifier_named
 from pipelines.purify.checkpoint import Checkpoint, kind_of, open_checkpoint
 from pipelines.purify.data import DataSpec, declared_datasets, load_samples, split_samples
+from pipelines.purify.figures import write_qq
 from pipelines.purify.job import CleanData, ModelKind, Purifier, PurifyFailed, PurifyJob, PurifyResult, Tuning
 from pipelines.purify.proving import Gate, Reprobe, judge, reprobe
 from pipelines.purify.snapshots import snapshot
@@ -140,6 +141,7 @@ def _purify(
         told = _told(request, job, result, written, (before, after), probed, evaluations, gate)
         told["created_at"] = clock().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         (part / LOG_FILE).write_text(json.dumps(told, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        write_qq(part, result.log)
     shutil.rmtree(work, ignore_errors=True)
     return Purified(
         folder=request.output, before=before, after=after, gate=gate, chosen=result.chosen, evaluations=evaluations

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipelines.progress import Progress
 from pipelines.purify.checkpoint import Checkpoint, panels_of, span_of, tensor_of
+from pipelines.purify.figures import FIGURE_FILE
 from pipelines.purify.job import Edits, PurifyFailed
 from pipelines.purify.patch import PATCH_FILE, PatchWriter, changed_by_tensor, read_patch, undo
 from pipelines.purify.rewriting import Hashes, Span, file_digest, rewrite
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 LOG_FILE: Final = "purification.json"
 SPARE_BYTES: Final = 64 << 20
 _WEIGHT_SUFFIXES: Final = (*OTHER_FORMATS, ".safetensors")
-_OWN: Final = frozenset({LOG_FILE, PATCH_FILE})
+_OWN: Final = frozenset({LOG_FILE, PATCH_FILE, FIGURE_FILE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
