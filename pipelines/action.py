@@ -24,6 +24,7 @@ from pipelines.scan_process import ScanRequest, run_scan
 from pipelines.settings import Settings, load_settings
 from reports.formats import RENDERERS
 from reports.json_v1 import ReportFormatError, load
+from reports.template_folder import templates_of
 from reports.wording import headline
 from scanner.errors import HubAuditError
 from scanner.hub import Hub
@@ -51,7 +52,8 @@ def main(environment: Mapping[str, str] | None = None, stream: TextIO | None = N
     runner = Runner(env, stream or sys.stdout)
     try:
         inputs = read_inputs(env, tuple(RENDERERS))
-        code = _run(inputs, env, runner)
+        with templates_of(inputs.template_dir):
+            code = _run(inputs, env, runner)
     except HubAuditError as error:
         code = exit_of(error)
         runner.annotate("error", "hubaudit", sentence(error))

@@ -52,7 +52,8 @@ class Target:
 class Inputs:
     """What the workflow asked for. ``authors`` are those whose every model is to be audited.
 
-    ``sarif_file``, ``baseline`` and ``ledger`` are None when not given; ``output`` is where the reports go.
+    ``sarif_file``, ``baseline``, ``template_dir`` and ``ledger`` are None when not given; ``output`` is where the
+    reports go.
     """
 
     targets: tuple[Target, ...]
@@ -62,6 +63,7 @@ class Inputs:
     output: Path
     sarif_file: Path | None
     baseline: Path | None
+    template_dir: Path | None
     ledger: Path | None
     publish: Publish
     summary: bool
@@ -111,6 +113,7 @@ def read_inputs(environment: Mapping[str, str], known_formats: tuple[str, ...]) 
         output=_path(given.get("output")) or Path(environment.get("RUNNER_TEMP") or ".") / "hubaudit-reports",
         sarif_file=_path(given.get("sarif-file")),
         baseline=_path(given.get("baseline")),
+        template_dir=_path(given.get("template-dir")),
         ledger=_path(given.get("ledger")),
         publish=_one_of(given.get("publish", "none"), "publish", PUBLISH),  # type: ignore[arg-type]
         summary=_one_of(given.get("summary", "true").lower(), "summary", ("true", "false")) == "true",

@@ -142,6 +142,19 @@ def test_one_model_gives_files(job: Job) -> None:
     assert ran.summary == ""
 
 
+def test_templates_of_ones_own(job: Job, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    (folder / "summary.md.jinja").write_text("## Ours: {{ subject | code }}\n")
+    ran = job(models="pico/honest", template_dir=str(folder), fail_on="never")
+    assert ran.code == 0, ran.log
+    assert ran.summary.startswith("## Ours: `pico/honest@")
+    (folder / "summary.md.jinja").write_text("{% for %}")
+    broken = job(models="pico/honest", template_dir=str(folder))
+    assert broken.code == 2
+    assert any("summary.md.jinja" in text for command, _, text in broken.commands if command == "error")
+
+
 HOSTILE = (
     "::error file=x::owned\n::set-output name=verdict::pass\n##[add-path]/tmp\n$(touch owned) `touch owned` ' \" \\ ; &"
 )
@@ -159,6 +172,7 @@ INPUTS = (
     "summary",
     "ledger",
     "baseline",
+    "template-dir",
 )
 
 
