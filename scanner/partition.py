@@ -8,6 +8,7 @@ the possible *layouts* is the real one is for the values to say (``scanner.linea
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import permutations
 from typing import Any, Final
 
@@ -21,6 +22,9 @@ MAX_MODULES: Final = 32
 """Modules of one layer that are looked at; bounds the work on hostile tables."""
 MAX_STACKS: Final = 512
 """As ``MAX_MODULES``, for stacks of experts."""
+MAX_STEPS: Final = 1 << 17
+"""Comparisons of a tensor with a module, or with one expert of a stack: more than renaming every expert's matrices of
+61 layers of 256 experts takes (94,000)."""
 TURNED: Final = ", turned"
 """Ending of the labels of layouts that are turned."""
 _PARAMETERS: Final = frozenset({"weight", "bias", "kernel"})
@@ -86,22 +90,39 @@ class _Parts:
         return tuple(metas[0] for metas in found) if all(len(metas) == 1 for metas in found) else None
 
 
+@dataclass(slots=True)
+class Work:
+    """What may still be looked at. ``unseen`` counts the tensors in one piece that were not, once nothing was left."""
+
+    steps: int = MAX_STEPS
+    unseen: int = 0
+
+    def spend(self, steps: int) -> bool:
+        """Take so many steps; false, and nothing taken, when there are fewer left."""
+        if steps > self.steps:
+            return False
+        self.steps -= steps
+        return True
+
+
 Modules = dict[int | None, dict[tuple[str, ...], _Parts]]
 """Layer → module's path → its tensors."""
 
 
-def propose(fused: Table, parts: Table, configs: Sequence[Config]) -> list[Group]:
+def propose(fused: Table, parts: Table, configs: Sequence[Config], work: Work | None = None) -> list[Group]:
     """Return what may be made of what, each tensor in one group at most.
 
     Args:
         fused: tensors of one side that no name pairs.
         parts: the same of the other side.
         configs: parsed configurations of both sides, for the number of heads.
+        work: bounds the steps, and says how many tensors were left out for it; ``MAX_STEPS`` when None.
     """
     if not fused or not parts:
         return []
     modules = _modules(parts)
     heads = _head_counts(configs)
+    work = work or Work()
     taken: set[str] = set()
     found = []
     stacks = 0
@@ -110,7 +131,11 @@ def propose(fused: Table, parts: Table, configs: Sequence[Config]) -> list[Group
         if not _usable(meta) or (len(meta.shape) == 3 and stacks > MAX_STACKS):
             continue
         site = _Site.of(meta.name)
-        for group in _groups_of(meta, site, _near(site.parent, modules.get(layer_of(meta.name), {})), heads):
+        here = modules.get(layer_of(meta.name), {})
+        if not work.spend(len(here) * (1 + (meta.shape[0] if len(meta.shape) == 3 else 1))):
+            work.unseen += 1
+            continue
+        for group in _groups_of(meta, site, _near(site.parent, here), heads):
             names = {part.name for part in group.parts}
             if not names & taken:
                 taken |= names
@@ -187,7 +212,7 @@ def _near(parent: tuple[str, ...], modules: Mapping[tuple[str, ...], _Parts]) ->
     return nearest if len(nearest) == 1 else [module for _, module in here]
 
 
-def _groups_of(meta: TensorMeta, site: _Site, modules: Sequence[_Parts], heads: Sequence[int]) -> Iterator[Group]:
+def _groups_of(meta: TensorMeta, site: _Site, modules: Sequence[_Parts], heads: tuple[int, ...]) -> Iterator[Group]:
     """The ways to make this tensor of the tensors of one of these modules; none when two modules would do."""
     role = _role(meta.name, site)
     found = []
@@ -204,16 +229,16 @@ def _groups_of(meta: TensorMeta, site: _Site, modules: Sequence[_Parts], heads: 
         yield found[0]
 
 
-def _fused(meta: TensorMeta, role: Role, site: _Site, module: _Parts, heads: Sequence[int]) -> Group | None:
+def _fused(meta: TensorMeta, role: Role, site: _Site, module: _Parts, heads: tuple[int, ...]) -> Group | None:
     for roles in _ROLE_SETS.get(role, ()):
         parts = module.get(site.parameter, site.expert, roles)
         if parts is None or any(len(part.shape) != len(meta.shape) for part in parts):
             continue
         turned = _turning(meta.shape, [part.shape for part in parts])
         layouts = {
-            f"{label}{TURNED if turn else ''}": places
+            label: places
             for turn in turned
-            for label, places in _orders(roles, [part.shape[0] for part in parts], heads, turned=turn)
+            for label, places in _orders(roles, tuple(part.shape[0] for part in parts), heads, turned=turn)
         }
         if layouts:
             return Group(
@@ -246,11 +271,9 @@ def _stack(meta: TensorMeta, role: Role, site: _Site, module: _Parts) -> Group |
             return None
         layouts: dict[str, Layout] = {}
         for turn in _turning(meta.shape[1:], shapes[: len(roles)]):
-            rows = [shape[0] for shape in shapes[: len(roles)]]
+            rows = tuple(shape[0] for shape in shapes[: len(roles)])
             for label, places in _orders(roles, rows, (), turned=turn):
-                layouts[f"{label}{TURNED if turn else ''}"] = tuple(
-                    place.of_expert(expert) for expert in range(experts) for place in places
-                )
+                layouts[label] = tuple(place.of_expert(expert) for expert in range(experts) for place in places)
         if layouts:
             return Group(fused=meta, parts=parts, layouts=layouts, kind=("stack", site.leaf, *map(str, roles)))
     return None
@@ -268,10 +291,18 @@ def _turning(whole: tuple[int, ...], parts: Sequence[tuple[int, ...]]) -> list[b
     ]
 
 
+@lru_cache(maxsize=256)
 def _orders(
-    roles: Sequence[Role], rows: Sequence[int], heads: Sequence[int], *, turned: bool
+    roles: tuple[Role, ...], rows: tuple[int, ...], heads: tuple[int, ...], *, turned: bool
+) -> tuple[tuple[str, Layout], ...]:
+    """Layouts by label, one part after the other in any order, and interleaved by heads or by rows."""
+    ending = TURNED if turned else ""
+    return tuple((f"{label}{ending}", places) for label, places in _laid_out(roles, rows, heads, turned=turned))
+
+
+def _laid_out(
+    roles: tuple[Role, ...], rows: tuple[int, ...], heads: tuple[int, ...], *, turned: bool
 ) -> Iterator[tuple[str, Layout]]:
-    """Layouts: one part after the other in any order, and interleaved by heads or by rows."""
     seen: set[Layout] = set()
 
     def fresh(places: Layout) -> bool:
@@ -295,7 +326,7 @@ def _orders(
             yield f"{', '.join(roles)} in {count} turns", places
 
 
-def _head_counts(configs: Sequence[Config]) -> list[int]:
+def _head_counts(configs: Sequence[Config]) -> tuple[int, ...]:
     """Every number of heads or groups of heads that a configuration names."""
     counts = []
     for config in configs:
@@ -305,4 +336,4 @@ def _head_counts(configs: Sequence[Config]) -> list[int]:
                 value = where.get(key)
                 if type(value) is int and 1 < value <= 1 << 12:
                     counts.append(value)
-    return list(dict.fromkeys(counts))
+    return tuple(dict.fromkeys(counts))

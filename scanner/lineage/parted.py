@@ -16,7 +16,7 @@ import numpy as np
 from scanner.errors import CouldNotConclude
 from scanner.lineage.rows import unit_rows
 from scanner.lineage.sampling import MIN_COLUMNS, read_values
-from scanner.partition import TURNED, Group, propose, propose_turned
+from scanner.partition import TURNED, Group, Work, propose, propose_turned
 from scanner.records import F64, RepoFacts, Skip, TensorMeta
 from scanner.renaming import pair_names
 from scanner.weights.derived import DerivedSource
@@ -32,6 +32,7 @@ SAMPLED_ROWS = 8
 SAMPLED_PARTS = 4
 SAMPLED_GROUPS = 2
 _NOTE = "stored in one piece on one side and in parts on the other; compared part by part, where the values lie"
+_UNSEEN = "not looked for in parts: more tensors are stored in other pieces than are looked through"
 _TURNED = "stored with its axes exchanged; compared turned"
 
 Config = Mapping[str, Any] | None
@@ -46,7 +47,7 @@ class _Remade:
     made: list[Part]
 
     def result(self, notes: tuple[Skip, ...] = ()) -> WeightSource:
-        if not self.made:
+        if not self.made and not notes:
             return self.source
         kept = [name for name in self.source.table if name not in self.gone]
         return DerivedSource(self.source, recipes=self.made, kept=kept, skips=notes)
@@ -106,8 +107,9 @@ def in_same_parts(
     ours, theirs = _left_over(candidate, base)
     sides = (_Remade(candidate, set(), []), _Remade(base, set(), []))
     split: dict[str, list[str]] = defaultdict(list)
+    work = Work()
     for whole, other, fused, parts in ((sides[0], base, ours, theirs), (sides[1], candidate, theirs, ours)):
-        for group, layout in _fitting(propose(fused, parts, configs), whole.source, other):
+        for group, layout in _fitting(propose(fused, parts, configs, work), whole.source, other):
             split[_NOTE].append(group.fused.name)
             _add(whole, group, layout)
             for used in (group.fused.name, *(part.name for part in group.parts)):
@@ -118,7 +120,10 @@ def in_same_parts(
             split[_TURNED].append(group.fused.name)
             _add(sides[1], group, layout)
     notes = tuple(Skip(what=_named(names), why=why) for why, names in split.items())
-    return sides[0].result(notes), sides[1].result(() if sides[0].made else notes)
+    if work.unseen:
+        notes = (*notes, Skip(what=f"{work.unseen:,} tensors", why=_UNSEEN))
+    at_base = bool(sides[1].made) and not sides[0].made
+    return sides[0].result(() if at_base else notes), sides[1].result(notes if at_base else ())
 
 
 def _named(names: Sequence[str]) -> str:

@@ -1,9 +1,12 @@
 """What may be a part of what, from names and shapes alone."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from scanner.partition import MAX_EXPERTS, Group, propose, propose_turned
+from scanner.partition import MAX_EXPERTS, MAX_MODULES, MAX_STACKS, MAX_STEPS, Group, Work, propose, propose_turned
 from scanner.records import TensorMeta
 from scanner.weights.rearranged import Place
 
@@ -63,6 +66,49 @@ def test_a_stack_is_made_of_all_of_its_experts() -> None:
     assert propose(table(mlp__experts__gate_up_proj=(3, 10, 6)), experts(2), []) == []
     assert propose(table(mlp__experts__gate_up_proj=(3, 10, 6)), experts(4), []) == []
     assert propose(table(mlp__experts__gate_up_proj=(MAX_EXPERTS + 1, 10, 6)), experts(3), []) == []
+
+
+def hostile(count: int, modules: int) -> tuple[dict[str, TensorMeta], dict[str, TensorMeta]]:
+    """One layer with many tensors in one piece, each of which could be made of any module's."""
+    fused = table(**{f"m{i}__self_attn__qkv_proj__weight": (16, 6) for i in range(count)})
+    names = {f"n{m}__self_attn__{p}_proj__weight": (8 if p == "q" else 4, 6) for m in range(modules) for p in "qkv"}
+    return fused, table(**names)
+
+
+def test_hostile_tables_cost_no_more_than_the_steps_allow() -> None:
+    work = Work(steps=1000)
+    assert propose(*hostile(100, 8), [], work) == []
+    spent_on_each = 2 * 8
+    assert work.steps == 1000 % spent_on_each
+    assert work.unseen == 100 - 1000 // spent_on_each
+
+
+def test_modules_beyond_those_looked_at_cost_nothing() -> None:
+    few, many = Work(), Work()
+    propose(*hostile(3, MAX_MODULES), [], few)
+    propose(*hostile(3, 10 * MAX_MODULES), [], many)
+    assert few.steps == many.steps < MAX_STEPS
+
+
+def test_a_stack_costs_a_step_for_each_expert() -> None:
+    work = Work()
+    stack = table(**{f"m{i}__experts__gate_up_proj": (MAX_EXPERTS, 10, 6) for i in range(MAX_STACKS)})
+    part = table(mlp__experts__0__gate_proj__weight=(5, 6), mlp__experts__0__up_proj__weight=(5, 6))
+    assert propose(stack, part, [], work) == []
+    assert MAX_STEPS - work.steps == (MAX_STACKS - work.unseen) * (1 + MAX_EXPERTS)
+    assert work.unseen > 0
+
+
+def test_the_largest_models_with_renamed_experts_fit() -> None:
+    layers, experts = 61, 256
+    ours = table(**{f"experts__{e}__{p}_proj__weight": (5, 6) for e in range(experts) for p in ("gate", "up", "down")})
+    written = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
+    names = {name: re.sub(r"\w+_proj", lambda match: written[match[0]], name) for name in ours}
+    work = Work()
+    found = propose(ours, {there: replace(ours[here], name=there) for here, there in names.items()}, [], work)
+    assert len(found) == len(ours)
+    assert work.unseen == 0
+    assert layers * (MAX_STEPS - work.steps) < MAX_STEPS
 
 
 def test_square_matrices_may_be_turned_only_where_others_are() -> None:

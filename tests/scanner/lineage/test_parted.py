@@ -16,6 +16,7 @@ from weightfolders import facts_of
 from scanner.alignment import align
 from scanner.drift.measure import measure
 from scanner.lineage.parted import in_same_parts
+from scanner.partition import MAX_STEPS
 from scanner.records import Alignment, DriftFacts
 from scanner.weights.opening import open_source
 
@@ -275,3 +276,20 @@ def test_a_stack_that_claims_thousands_of_experts_is_left_alone(tmp_path: Path) 
         save_file(tensors, tmp_path / name / "model.safetensors")
     alignment, _ = compared(tmp_path / "base", tmp_path / "mine")
     assert not alignment.pairs
+
+
+def test_more_pieces_than_are_looked_through_are_said(tmp_path: Path) -> None:
+    start = "model.layers.0"
+    fused = {f"{start}.m{i}.self_attn.qkv_proj.weight": torch.zeros(16, 6) for i in range(2100)}
+    split = {f"{start}.n{i}.self_attn.{p}_proj.weight": torch.zeros(16, 6) for i in range(32) for p in "qkv"}
+    for name, tensors in {"ours": fused, "theirs": split}.items():
+        (tmp_path / name).mkdir()
+        save_file(tensors, tmp_path / name / "model.safetensors")
+    facts = [facts_of(tmp_path / name) for name in ("ours", "theirs")]
+    with open_source(facts[0], None) as ours, open_source(facts[1], None) as theirs:
+        found = in_same_parts(ours, theirs, *facts)
+        assert [source.table for source in found] == [ours.table, theirs.table]
+        notes = [skip for source in found for skip in source.skips]
+    assert len(notes) == 1
+    assert notes[0].what == f"{2100 + 96 - MAX_STEPS // 64} tensors"
+    assert "not looked for" in notes[0].why
