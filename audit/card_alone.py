@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from audit.detectors import card, lineage, relation, unreadable
 from audit.evidence import Detector, Evidence, Hit
 from audit.policy import CARD_ALONE
 from audit.records import AuditReport, Outcome, RuntimeRecord, Verdict
 from audit.rulebook import DETECTORS
-from audit.run import audit
+from audit.run import audit, run_detectors
+from audit.suppressions import Entry, suppress
 from scanner.records import Skip
 
 NOT_READ = "Only the card was asked about, so no weights were read."
@@ -35,13 +37,19 @@ CARD_DETECTORS: tuple[Detector, ...] = (
 
 
 def audit_card(
-    evidence: Evidence, *, created_at: str, tool_version: str, runtime: RuntimeRecord, skips: Sequence[Skip] = ()
+    evidence: Evidence,
+    *,
+    created_at: str,
+    tool_version: str,
+    runtime: RuntimeRecord,
+    skips: Sequence[Skip] = (),
+    accepted: Sequence[Entry] = (),
 ) -> AuditReport:
     """Judge a card and seal the report.
 
-    The outcome is ``review`` when a claim is contradicted or a rule on files asks for one, ``fail`` when such a rule
-    does, else ``inconclusive``: whatever the card says, nothing was measured of the weights. Coverage is 0 of the
-    parameters that the headers name. Arguments as ``audit.run.audit``.
+    The outcome is ``review`` when a claim is contradicted, unless that is accepted, or a rule on files asks for one,
+    ``fail`` when such a rule does, else ``inconclusive``: whatever the card says, nothing was measured of the weights.
+    Coverage is 0 of the parameters that the headers name. Arguments as ``audit.run.audit``.
     """
     report = audit(
         evidence,
@@ -50,31 +58,42 @@ def audit_card(
         runtime=runtime,
         skips=(*skips, Skip(what="weights", why=NOT_READ)),
         detectors=CARD_DETECTORS,
+        accepted=accepted,
     )
     stored = evidence.card_context.stored
     return replace(
         report,
         coverage=replace(report.coverage, parameters_total=stored.parameters if stored else 0),
-        verdict=_verdict(report),
+        verdict=_verdict(report, _baseline_notes(evidence, accepted, created_at)),
     )
 
 
-def _verdict(report: AuditReport) -> Verdict:
+def _baseline_notes(evidence: Evidence, accepted: Sequence[Entry], created_at: str) -> tuple[str, ...]:
+    """What a reader has to be told about the baseline: the notes of a scan speak of weights besides."""
+    if not accepted:
+        return ()
+    hits = run_detectors(evidence, CARD_DETECTORS).hits
+    today = datetime.fromisoformat(created_at).astimezone(UTC).date()
+    return suppress(hits, accepted, model=evidence.candidate.ref.name, today=today).notes
+
+
+def _verdict(report: AuditReport, baseline_notes: tuple[str, ...]) -> Verdict:
     counts = dict.fromkeys(("supported", "contradicted", "not_checkable"), 0)
     for claim in report.card:
         counts[claim.status] += 1
-    outcome: Outcome = "review" if counts["contradicted"] else "inconclusive"
+    ours = {rule.id for rule in (*card.DETECTOR.rules, lineage.DISPUTED)}
+    told = [f for f in report.findings if f.rule_id in ours] if counts["contradicted"] else []
+    contradicted = [f.fingerprint for f in told if f.suppression is None]
+    outcome: Outcome = "review" if counts["contradicted"] and (contradicted or not told) else "inconclusive"
     if report.verdict.outcome in {"review", "fail"}:
         outcome = report.verdict.outcome
-    ours = {rule.id for rule in (*card.DETECTOR.rules, lineage.DISPUTED)}
-    contradicted = [f.fingerprint for f in report.findings if f.rule_id in ours] if counts["contradicted"] else []
     return Verdict(
         outcome=outcome,
         score=report.verdict.score,
         false_positive_rate=None,
         reasons=tuple(dict.fromkeys((*report.verdict.reasons, *contradicted))),
         policy=CARD_ALONE,
-        notes=(_note(counts),),
+        notes=(_note(counts), *baseline_notes),
     )
 
 

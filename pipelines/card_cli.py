@@ -1,10 +1,11 @@
 """The command `hubaudit card`: every claim of a model card against the evidence, without reading a weight."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.command import Exit, ends_with_a_sentence, in_one_line, open_hub
+from pipelines.command import Exit, ends_with_a_sentence, in_one_line, load_baseline, open_hub, template_dir_option
 from pipelines.output import FORMATS, check_targets, pair_outputs, write_reports
 
 if TYPE_CHECKING:
@@ -27,6 +28,13 @@ FAIL_ON = ("review", "fail", "never")
     show_default=True,
     help="The mildest outcome that exits with 1; a contradicted claim is `review`.",
 )
+@click.option(
+    "--baseline",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Findings that are accepted, each with a reason and an expiry date (docs/reports.md).",
+)
+@template_dir_option
 @click.pass_context
 @ends_with_a_sentence
 def card(
@@ -36,6 +44,8 @@ def card(
     formats: tuple[str, ...],
     outputs: tuple[str, ...],
     fail_on: str,
+    baseline: Path | None,
+    template_dir: Path | None,
 ) -> None:
     """Hold the card of MODEL against the evidence: each claim is supported, contradicted or not checkable.
 
@@ -57,12 +67,15 @@ def card(
     """
     from pipelines.card_repo import card_repo
     from pipelines.progress import terminal_progress
+    from reports.template_folder import templates_of
 
     wanted = pair_outputs(formats, outputs)
     check_targets(wanted)
-    with terminal_progress(quiet=context.find_root().params["quiet"]) as progress:
-        audited = card_repo(model, base=base, hub=open_hub(), progress=progress)
-    write_reports(audited.report, wanted)
+    accepted = load_baseline(baseline)
+    with templates_of(template_dir):
+        with terminal_progress(quiet=context.find_root().params["quiet"]) as progress:
+            audited = card_repo(model, base=base, hub=open_hub(), progress=progress, accepted=accepted)
+        write_reports(audited.report, wanted)
     if audited.problem:
         click.echo(f"hubaudit: {in_one_line(audited.problem)}", err=True)
     raise SystemExit(int(exit_of_card(audited, fail_on)))

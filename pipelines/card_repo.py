@@ -1,12 +1,13 @@
 """One audit of a card, told once: from what the user typed to a sealed report, without reading a weight."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from audit.card_alone import audit_card
 from audit.evidence import Evidence
 from audit.records import RuntimeRecord
+from audit.suppressions import Entry
 from audit.thresholds import Profile, load_profile
 from pipelines.audit_repo import Audited, Ending, peak_rss_bytes
 from pipelines.progress import Progress, Quiet
@@ -33,6 +34,7 @@ def card_repo(
     profile: Profile | None = None,
     progress: Progress | None = None,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    accepted: Sequence[Entry] = (),
 ) -> Audited:
     """Hold a model's card, and the files around it, against configuration, headers, published scores and the base's.
 
@@ -43,6 +45,7 @@ def card_repo(
         profile: thresholds; the default profile when None.
         progress: hears the stages; silence when None.
         clock: gives the report's time stamp.
+        accepted: findings that were accepted (``audit.suppressions``); they are marked and do not count.
 
     Raises:
         BadReference: ``model`` or ``base`` is not a reference.
@@ -116,6 +119,7 @@ def card_repo(
             seconds=round(time.monotonic() - started, 3), peak_rss_bytes=peak_rss_bytes(), requests=hub.requests
         ),
         skips=(*skips, *side.skips, *uninspected, *unread),
+        accepted=accepted,
     )
     return Audited(report=report, ending=ending, problem=problem, cause=cause)
 

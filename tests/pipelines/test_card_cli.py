@@ -311,6 +311,44 @@ def test_hostile_cards_are_only_read(
     assert "<script>alert" not in target.read_text(encoding="utf-8")
 
 
+def test_what_is_accepted_does_not_count_until_it_expires(hub: LocalHub, copy: Path, tmp_path: Path) -> None:
+    text = "# Model\n\nThis model has 7B parameters.\n"
+    hub.add_repo("pico/wrong", folder=write_card(copy, "license: mit\nbase_model: pico/base\nlanguage: [xq]", text))
+    code, report = answer("pico/wrong")
+    assert code == 1
+    first, second = (f["fingerprint"] for f in report["findings"])
+    baseline = tmp_path / "accepted.yml"
+
+    def accept(*entries: tuple[str, str]) -> dict[str, Any]:
+        lines = [f'  - {{fingerprint: "{f}", reason: Known., expires: {day}}}' for f, day in entries]
+        baseline.write_text("suppressions:\n" + "\n".join(lines) + "\n")
+        code, made = answer("pico/wrong", "--baseline", str(baseline))
+        assert code == (made["verdict"]["outcome"] != "inconclusive")
+        return made
+
+    one = accept((first, "2999-01-01"))
+    assert one["verdict"]["outcome"] == "review"
+    assert one["verdict"]["reasons"] == [second]
+    both = accept((first, "2999-01-01"), (second, "2999-01-01"))
+    assert both["verdict"]["outcome"] == "inconclusive"
+    assert both["verdict"]["reasons"] == []
+    assert "2 findings are accepted" in both["verdict"]["notes"][1]
+    assert all(f["suppression"]["reason"] == "Known." for f in both["findings"])
+    ended = accept((first, "2999-01-01"), (second, "2020-01-01"))
+    assert ended["verdict"]["reasons"] == [second]
+    assert any("ended on 2020-01-01" in note for note in ended["verdict"]["notes"])
+    baseline.write_text("suppressions: 3")
+    assert ask("pico/wrong", "--baseline", str(baseline)).exit_code == 2
+
+
+def test_templates_of_ones_own(hub: LocalHub, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "summary.md.jinja").write_text("ours: {{ subject | code }}\n")
+    done = ask("pico/honest", "--template-dir", str(tmp_path / "own"), "--format", "summary")
+    assert done.exit_code == 0
+    assert done.stdout.startswith("ours: `pico/honest@")
+
+
 def test_help_teaches() -> None:
     text = ask("--help").stdout
     for part in ("not checkable", "hubaudit scan", "Exit codes", "which is not a pass", "--base BASE", "Examples"):
