@@ -143,7 +143,7 @@ def _pedigree(report: AuditReport) -> Pedigree:
         return Pedigree(notes="No base is declared or was found.")
     notes = f"{pinned(lineage.base)}: {base_status(report)}, relation {lineage.relation}."
     if lineage.runner_up:
-        notes += f" Closest to the weights: {lineage.runner_up}."
+        notes += f" Nearest other model: {lineage.runner_up}."
     if lineage.status == "contradicted":
         return Pedigree(notes=clean_prose(notes))
     base = _model(lineage.base, ref="base")

@@ -120,7 +120,7 @@ def _facts(report: AuditReport) -> Padding:
     facts += [("Lineage", _check(check)) for check in lineage.checks]
     facts += [("Conflict", Text(clean_prose(conflict), style="yellow")) for conflict in lineage.conflicts]
     if lineage.runner_up:
-        facts.append(("Closest", Text(clean_line(lineage.runner_up))))
+        facts.append(("Runner-up", Text(clean_line(lineage.runner_up))))
     facts.append(("Error rate", Text(error_rate(report))))
     if report.verdict.calibration:
         facts.append(("Calibrated", Text(clean_prose(report.verdict.calibration))))

@@ -72,7 +72,7 @@ def test_a_contradicted_base_is_no_ancestor():
     assert "ancestors" not in pedigree
     assert "demo/other-encoder" in pedigree["notes"]
     assert "base contradicted" in pedigree["notes"]
-    assert "Closest to the weights: demo/small-encoder" in pedigree["notes"]
+    assert "Nearest other model: demo/small-encoder" in pedigree["notes"]
 
 
 def test_a_folder_has_no_package_url():

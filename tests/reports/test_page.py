@@ -100,7 +100,7 @@ def test_the_family_line_runs_from_the_root_to_the_candidate(pages):
     assert order == sorted(order)
     assert "finetune, verified" in text
     wrong = text_of(pages["wrong-base"])
-    assert "Closest to the weights: demo/small-encoder" in wrong
+    assert "Nearest other model: demo/small-encoder" in wrong
     assert "README.md names demo/other-encoder" in wrong
     assert 'class="candidate contradicted"' in pages["wrong-base"]
 

@@ -33,7 +33,7 @@ def test_lineage_says_what_was_checked_and_what_disagrees():
     text = render_table(sample_reports.wrong_base())
     assert "failed sampled rows: median centred cosine 0.0031" in text
     assert "README.md names demo/other-encoder" in text
-    assert "Closest     demo/small-encoder" in text
+    assert "Runner-up   demo/small-encoder" in text
     assert "contradicted   base model: demo/other-encoder (measured: cosine 0.003" in text
 
 
