@@ -37,7 +37,7 @@ _WORDS: dict[Outcome, tuple[str, str]] = {
 _DIFFERS = ("Differs from declared", "The weights do not descend from the base that is declared.")
 _BESIDE = (
     "Unusual files",
-    "Files beside the weights hold what running the model does not need, or change what it says.",
+    "What comes beside the weights is more than running the model needs, or changes what it says.",
 )
 _CARD_ONLY = ("Could not verify", "Only the card and the files around it were examined. This is not a pass.")
 """What an outcome means, for someone who reads nothing else: a few words, and a sentence."""

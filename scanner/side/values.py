@@ -58,7 +58,12 @@ def compare_values(
 
 
 def _generation(candidate: RepoFacts, base: RepoFacts | None) -> Iterator[ValueChange]:
-    """What acts on generation; each side's own file wins over its config, as it does where the model is loaded."""
+    """What acts on generation; each side's own file wins over its config, as it does where the model is loaded.
+
+    Adapters and GGUF files come without either: they are loaded with the base's, or with what stands in the file.
+    """
+    if candidate.generation_config is None and candidate.config is None:
+        return
     own, theirs = _acting(candidate), _acting(base)
     file = GENERATION if candidate.generation_config is not None else CONFIG
     for key in sorted(own.keys() | theirs.keys()):

@@ -75,4 +75,4 @@ def test_no_document_says_that_weights_were_compared() -> None:
 def test_files_that_fail_say_nothing_of_the_weights() -> None:
     made = report(MERGE)
     failing = replace(made, verdict=replace(made.verdict, outcome="fail"))
-    assert outcome_sentence(failing).startswith("Files beside the weights")
+    assert outcome_sentence(failing).startswith("What comes beside the weights")

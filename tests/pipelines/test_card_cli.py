@@ -217,7 +217,7 @@ def test_pickles_are_looked_into(hub: LocalHub, copy: Path) -> None:
     found = {f["rule_id"]: f for f in report["findings"]}
     assert "posix.system" in found["HA604"]["explanation"]
     assert report["verdict"]["outcome"] == "fail"
-    assert "Files beside the weights" in ask("pico/pickled").stdout
+    assert "What comes beside the weights" in ask("pico/pickled").stdout
     hub.faults.add(Status(code=403), path="optimizer.pkl", times=FOR_EVER)
     code, report = answer("pico/pickled")
     assert "HA604" not in {f["rule_id"] for f in report["findings"]}

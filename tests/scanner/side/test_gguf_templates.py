@@ -9,6 +9,7 @@ from chat_templates import ATTACKS, CHATML, INNOCENT
 from localhub.faults import FOR_EVER, Status
 from localhub.server import LocalHub
 from quickhub import pinned, quick_hub
+from side_tokenizers import make
 from weightfolders import facts_of
 
 from scanner.facts import collect
@@ -95,6 +96,16 @@ def test_the_file_that_loaders_prefer_comes_first_and_the_rest_is_named(tmp_path
     assert len(found) == MAX_FILES
     assert found[0].file == "z-Q4_K_M.gguf"
     assert [skip.what.split(" of ")[0] for skip in skips] == ["3 more GGUF files"]
+
+
+def test_a_repository_without_configuration_changes_no_setting(hub_server: LocalHub, tmp_path: Path) -> None:
+    """Files of GGUF bring their own settings, adapters take the base's: what is not there differs from nothing."""
+    make(tmp_path / "base", "gpt2")
+    write(tmp_path / "copy" / "m.gguf", CHATML)
+    assert not around(hub_server, tmp_path / "copy", tmp_path / "base").values
+    (tmp_path / "copy" / "config.json").write_text('{"eos_token_id": 7}')
+    changed = around(hub_server, tmp_path / "copy", tmp_path / "base").values
+    assert ("eos_token_id", "0", "7") in {(value.key, value.base, value.candidate) for value in changed}
 
 
 def test_a_file_without_one_has_none(tmp_path: Path) -> None:
