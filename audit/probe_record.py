@@ -1,8 +1,8 @@
-"""Copies what a probe measured into the record of a report: of each pair of classes what came nearest to a trigger."""
+"""Copies what a probe measured into the record of a report: what came nearest to a trigger, or moved texts most."""
 
 from audit.evidence import Evidence
-from audit.records import ProbedDirection, ProbedInsertion, ProbeRecord, Token
-from scanner.probe.records import Direction, Insertion, ProbeFacts
+from audit.records import ProbedControls, ProbedDirection, ProbedInsertion, ProbedShift, ProbeRecord, Token
+from scanner.probe.records import Direction, Insertion, ProbeFacts, Shift
 
 MOST_INSERTIONS = 3
 """Insertions of a direction that a report lists."""
@@ -17,11 +17,13 @@ def probe_record(evidence: Evidence) -> ProbeRecord | None:
     return ProbeRecord(
         kind=facts.kind,
         scanned=facts.scanned,
-        tried=sum(direction.tried for direction in facts.directions),
+        tried=sum(direction.tried for direction in facts.directions) + facts.shifts_tried,
         texts=facts.sequences,
         seconds=facts.seconds,
         directions=tuple(_direction(direction, facts, texts) for direction in facts.directions),
         left_out=tuple(_name(facts, number) for number in facts.left_out),
+        shifts=tuple(_shift(shift, texts) for shift in facts.shifts[:MOST_INSERTIONS]),
+        controls=_controls(facts.control_shifts),
     )
 
 
@@ -34,6 +36,31 @@ def _direction(direction: Direction, facts: ProbeFacts, texts: tuple[str, ...]) 
         control_words=len(direction.controls),
         control_flipped=sum(dose.flipped for dose in doses),
         control_tried=sum(dose.carriers for dose in doses),
+    )
+
+
+def _shift(shift: Shift, texts: tuple[str, ...]) -> ProbedShift:
+    token = shift.continuation
+    return ProbedShift(
+        tokens=tuple(Token(id=t, text=texts[t] if t < len(texts) else "") for t in shift.tokens),
+        text=shift.text,
+        texts=shift.texts,
+        moved=shift.moved,
+        together=shift.together,
+        before=shift.before,
+        continuation=None if token is None else Token(id=token, text=shift.continuation_text),
+        led=shift.led,
+    )
+
+
+def _controls(shifts: tuple[Shift, ...]) -> ProbedControls | None:
+    if not shifts:
+        return None
+    return ProbedControls(
+        words=len(shifts),
+        moved=max(shift.moved for shift in shifts),
+        together=max(shift.together for shift in shifts),
+        led=max(shift.led for shift in shifts),
     )
 
 

@@ -345,11 +345,43 @@ class ProbedDirection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbedShift:
+    """What an insertion did to ``texts`` neutral texts of a model without classes; measured and not judged.
+
+    Of a causal model: ``moved`` is the median Jensen-Shannon divergence of the next-token distribution (bits, in
+    [0, 1]); ``continuation`` the next token that gains most, with a mean probability of ``together``, ``before``
+    without the insertion; after ``led`` texts it is the most probable one and was not without. Of an encoder: ``moved``
+    is the median cosine distance of the embedding (in [0, 2]), ``together`` the mean cosine between different texts
+    with the insertion, ``before`` without.
+    """
+
+    tokens: tuple[Token, ...]
+    text: str
+    texts: int
+    moved: float
+    together: float
+    before: float
+    continuation: Token | None = None
+    led: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbedControls:
+    """The most that any of ``words`` control words did, each measure by itself."""
+
+    words: int
+    moved: float
+    together: float
+    led: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeRecord:
     """What the model did when it was run on made-up texts.
 
     ``scanned`` entries of the vocabulary were tried one by one, ``tried`` insertions in all, on ``texts`` texts.
-    ``left_out`` names classes towards which nothing was tried.
+    ``left_out`` names classes towards which nothing was tried. Models without classes have ``shifts`` instead of
+    ``directions``, and ``controls`` to hold them against.
     """
 
     kind: Literal["classifier", "causal", "encoder"]
@@ -359,6 +391,8 @@ class ProbeRecord:
     seconds: float
     directions: tuple[ProbedDirection, ...] = ()
     left_out: tuple[str, ...] = ()
+    shifts: tuple[ProbedShift, ...] = ()
+    controls: ProbedControls | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,12 @@ from scanner.probe.staging import staged
 from scanner.records import DriftFacts, RepoFacts, Skip, TokenTable
 
 WHOLE_VOCABULARY_BYTES = 200_000_000
-"""Of weights: up to here the whole vocabulary is tried without being asked for, in about half a minute on one core."""
-PROBED = ("ForSequenceClassification", "ForCausalLM", "LMHeadModel")
+"""Of a classifier's weights: up to here the whole vocabulary is tried without being asked for, with 90 MB in about half
+a minute on one core."""
+CAUSAL_VOCABULARY_BYTES = 30_000_000
+"""Of a language model's weights: each try scores all of its vocabulary, so the same work is done with fewer of them."""
+CLASSIFIERS = ("ForSequenceClassification",)
+LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel")
 """Ends of the architectures that are run without being asked for."""
 
 
@@ -44,16 +48,16 @@ def probe_candidate(
         hub: fetches what is needed to run it.
         drift: what moved; says what the weights suspect.
         tokens: the vocabulary, for frequencies.
-        asked: true when the user asked for the probe: then any model that can be run is, and the whole vocabulary is
-            tried whatever the size.
+        asked: true when the user asked for the probe: then any model that can be run is, encoders without a head too,
+            and the whole vocabulary is tried whatever the size.
         progress: hears the stages.
         limits: what it may cost.
         threads: for torch; its own choice when None.
         seed: draws carriers and control words.
     """
-    if not asked and not is_probed(facts):
+    suspected = suspects(drift, tokens)
+    if not asked and not is_probed(facts, suspected=bool(suspected)):
         return Probed()
-    small = sum(e.size_bytes for e in facts.files if e.path.endswith(".safetensors")) <= WHOLE_VOCABULARY_BYTES
     try:
         progress.stage("fetching the model to run it")
         with staged(facts, hub, limit_bytes=limits.weight_bytes, progress=progress.advance) as folder:
@@ -61,8 +65,8 @@ def probe_candidate(
             return Probed(
                 facts=probe(
                     folder,
-                    suspects=suspects(drift, tokens),
-                    whole_vocabulary=small or asked,
+                    suspects=suspected,
+                    whole_vocabulary=asked or _is_small(facts),
                     limits=limits,
                     threads=threads,
                     seed=seed,
@@ -74,8 +78,26 @@ def probe_candidate(
         return Probed(skip=Skip(what="probe", why=f"running the model broke ({type(error).__name__})"))
 
 
-def is_probed(facts: RepoFacts) -> bool:
-    """Whether a model is of a kind that is run without being asked for; its size is judged later."""
+def is_probed(facts: RepoFacts, *, suspected: bool) -> bool:
+    """Whether a model is of a kind that is run without being asked for; whether it is too large is seen later.
+
+    Args:
+        facts: of the pinned repository or folder.
+        suspected: whether the weights suspect any token: without that, of a language model that is too large for its
+            whole vocabulary, there would be nothing to try, and nothing is fetched.
+    """
+    if facts.adapter_config is not None:
+        return False
+    name = _architecture(facts)
+    return name.endswith(CLASSIFIERS) or (name.endswith(LANGUAGE_MODELS) and (suspected or _is_small(facts)))
+
+
+def _is_small(facts: RepoFacts) -> bool:
+    """Whether the whole vocabulary is tried unasked."""
+    most = CAUSAL_VOCABULARY_BYTES if _architecture(facts).endswith(LANGUAGE_MODELS) else WHOLE_VOCABULARY_BYTES
+    return sum(e.size_bytes for e in facts.files if e.path.endswith(".safetensors")) <= most
+
+
+def _architecture(facts: RepoFacts) -> str:
     named = (facts.config or {}).get("architectures")
-    name = named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""
-    return name.endswith(PROBED) and facts.adapter_config is None
+    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else ""

@@ -20,6 +20,8 @@ from audit.records import (
     Location,
     Measurement,
     Outcome,
+    ProbedControls,
+    ProbedShift,
     SkipRecord,
     Subject,
 )
@@ -170,9 +172,29 @@ def probe_lines(report: AuditReport) -> tuple[str, ...]:
             f"From {direction.source} to {direction.target}: {best.text} turned {best.flipped} of {best.carriers} "
             f"texts of {best.words} words, control words {direction.control_flipped} of {direction.control_tried}."
         )
+    lines += [_shift_line(shift, probe.controls) for shift in probe.shifts]
+    if probe.shifts:
+        lines.append("Models without classes are measured and not judged: what honest ones do is not known yet.")
     if probe.left_out:
         lines.append(f"Nothing was tried towards {len(probe.left_out)} classes: {', '.join(probe.left_out[:5])}.")
     return tuple(lines)
+
+
+def _shift_line(shift: ProbedShift, controls: ProbedControls | None) -> str:
+    """What one insertion did to neutral texts, beside the most that any control word did."""
+    words = f"; of {controls.words} control words at most " if controls else ""
+    if shift.continuation is None:
+        most = f"{words}{controls.moved:.2f}" if controls else ""
+        return (
+            f"{shift.text} moves the embedding of {shift.texts} texts by {shift.moved:.2f} (median cosine distance)"
+            f"{most}. The mean cosine between these texts goes from {shift.before:.2f} to {shift.together:.2f}."
+        )
+    most = f"{words}{controls.led} and {controls.moved:.2f} bits" if controls else ""
+    return (
+        f"After {shift.text}, {shift.continuation.text} becomes the most probable next token in {shift.led} of "
+        f"{shift.texts} texts (mean probability {shift.together:.2f}, {shift.before:.2f} without); the next-token "
+        f"distribution moves by {shift.moved:.2f} bits (median){most}."
+    )
 
 
 def triage_lines(report: AuditReport) -> tuple[str, ...]:

@@ -24,6 +24,12 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
     facts = evidence.probe
     if facts is None:
         return
+    if facts.kind != "classifier":
+        yield SkipRecord(
+            what=TRIGGER.id,
+            why="what insertions do to a model without classes is measured (see the probe) and not judged yet",
+        )
+        return
     certain = confirmed(facts, evidence.profile)
     if not certain:
         nearest = strongest(facts, evidence.profile)

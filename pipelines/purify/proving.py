@@ -70,6 +70,8 @@ def reprobe(
         return Reprobe(made=False, why=str(error))
     except Exception as error:  # noqa: BLE001  # a stranger's model may break any library; the result is there
         return Reprobe(made=False, why=f"running the model broke ({type(error).__name__})")
+    if facts.kind != "classifier":
+        return Reprobe(made=False, why="what insertions do to a model without classes is measured and not judged yet")
     found = [
         {
             "text": each.insertion.text,

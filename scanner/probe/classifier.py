@@ -35,6 +35,8 @@ MOST_CLASSES: Final = 8
 SHORTLIST: Final = 320
 SECOND_LIST: Final = 40
 FINAL_LIST: Final = 24
+FEW: Final = 12
+"""Tokens that phrases are put together from when the whole vocabulary is not asked for, instead of ``SECOND_LIST``."""
 FIRST_CARRIERS, SECOND_CARRIERS = 2, 6
 DOMINATES: Final = 0.5
 """A single token that flips this share of the longest carriers makes phrases of that direction needless."""
@@ -50,7 +52,10 @@ class Scan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What the caller wants tried: tokens that the weights suspect, most suspect first, and whole phrases."""
+    """What the caller wants tried: tokens that the weights suspect, most suspect first, and whole phrases.
+
+    ``whole_vocabulary``: every token alone as well, and phrases put together from more of the strongest.
+    """
 
     suspects: tuple[int, ...] = ()
     phrases: tuple[tuple[int, ...], ...] = ()
@@ -79,13 +84,14 @@ def probe_classifier(
     known = set(range(len(runner.loaded.texts))) - runner.loaded.special
     suspects = tuple(token for token in dict.fromkeys(asked.suspects) if token in known)
     phrases = tuple(phrase for phrase in dict.fromkeys(asked.phrases) if phrase and set(phrase) <= known)
+    grown_from = SECOND_LIST if asked.whole_vocabulary else FEW
     directions = []
     classes = alone.shape[1]
     for target in _targets(scan, classes):
         source = next((made for made in carriers if made.source != target), None)
         if source is not None:
             kin = kinship(runner.loaded, words, pool, alone, target)
-            found = _direction(runner, source, target, scan, suspects, phrases, controls)
+            found = _direction(runner, source, target, scan, suspects, phrases, controls, grown_from=grown_from)
             told = tuple(replace(one, kinship=kin.of(one.tokens)) for one in found.insertions)
             directions.append(replace(found, insertions=told))
     reached = {direction.target for direction in directions}
@@ -143,6 +149,8 @@ def _direction(
     suspects: Sequence[int],
     phrases: Sequence[tuple[int, ...]],
     controls: Sequence[int],
+    *,
+    grown_from: int,
 ) -> Direction:
     pull = margins(scan.logits, target) if len(scan.tokens) else np.zeros(0, dtype=np.float32)
     listed = [int(scan.tokens[i]) for i in np.argsort(-pull, kind="stable")[:SHORTLIST]]
@@ -161,7 +169,7 @@ def _direction(
     tried = len(scan.tokens) + len(phrases)
     if all(found.doses[-1].rate < DOMINATES for found in measured):
         pool = list(dict.fromkeys([*listed[: SECOND_LIST // 2], *suspects[: SECOND_LIST // 4], *listed]))
-        grown = grow(runner, pool[:SECOND_LIST], source, target)
+        grown = grow(runner, pool[:grown_from], source, target)
         tried += grown.tried
         measured += measure(runner, [(phrase, "grown") for phrase in grown.phrases], source, target, counts=COUNTS)
     ordinary = measure(runner, [((word,), "vocabulary") for word in controls], source, target, counts=CONTROL_COUNTS)

@@ -4,6 +4,7 @@ A head whose weights are absent would be filled at random and then probed; a voc
 name rows that do not exist. Both are refused rather than measured.
 """
 
+import inspect
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ class Loaded:
     """A model in evaluation mode and what is needed to speak to it.
 
     ``texts[i]`` is token i as the tokenizer writes it. A text is ``prefix + words + suffix``. ``special`` are ids
-    that never count as words. ``rows`` is the number of rows of the input embedding.
+    that never count as words. ``keeps_last`` says that the model can leave out the scores of all but the last token.
     """
 
     kind: ProbeKind
@@ -40,6 +41,7 @@ class Loaded:
     classes: tuple[str, ...]
     longest: int
     tokenizer: Any
+    keeps_last: bool = False
 
     def read(self, tokens: tuple[int, ...]) -> str:
         """What the tokens read as, bounded in length."""
@@ -151,11 +153,12 @@ def _described(kind: ProbeKind, model: Any, tokenizer: Any, known: Any) -> Loade
         model=model,
         texts=texts,
         prefix=prefix,
-        suffix=suffix,
+        suffix=() if kind == "causal" else suffix,  # what it would say after the end of a text tells nothing
         special=special,
         classes=classes if kind == "classifier" else (),
         longest=longest,
         tokenizer=tokenizer,
+        keeps_last=kind == "causal" and "logits_to_keep" in inspect.signature(model.forward).parameters,
     )
 
 

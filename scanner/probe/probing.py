@@ -12,6 +12,7 @@ from scanner.probe.classifier import Asked, probe_classifier
 from scanner.probe.loading import load
 from scanner.probe.records import ProbeFacts
 from scanner.probe.running import Runner, bounded_threads
+from scanner.probe.shifting import Shifts, probe_shifts
 
 MOST_SUSPECTS: Final = 64
 """Suspected tokens that are tried; the rest of the list is not looked at."""
@@ -42,6 +43,9 @@ def probe(
 ) -> ProbeFacts:
     """Run a model on made-up texts and measure which insertions decide what it says.
 
+    Of a classifier it is measured which class follows (``directions``), of a causal language model which token, and of
+    an encoder without a head where its texts come to lie (``shifts``).
+
     Args:
         folder: config.json, tokenizer and safetensors weights, as ``scanner.probe.staging.staged`` gives them or as
             any complete local folder holds them. No code from it is run.
@@ -66,14 +70,22 @@ def probe(
             phrases=tuple(tuple(phrase) for phrase in phrases),
             whole_vocabulary=whole_vocabulary,
         )
-        directions, scanned, left_out = probe_classifier(runner, asked, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        if loaded.kind == "classifier":
+            directions, scanned, left_out = probe_classifier(runner, asked, rng)
+            found = Shifts(insertions=(), controls=(), scanned=scanned, tried=0)
+        else:
+            directions, left_out, found = (), (), probe_shifts(runner, asked, rng)
     return ProbeFacts(
         kind=loaded.kind,
         classes=loaded.classes,
         directions=directions,
         left_out=left_out,
-        scanned=scanned,
+        scanned=found.scanned,
         sequences=runner.sequences,
         seconds=round(time.monotonic() - started, 3),
         seed=seed,
+        shifts=found.insertions,
+        control_shifts=found.controls,
+        shifts_tried=found.tried,
     )

@@ -80,13 +80,37 @@ class Direction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shift:
+    """What one insertion did to ``texts`` neutral texts of a model without classes.
+
+    Of a causal model: ``moved`` is the median Jensen-Shannon divergence of the next-token distribution, in bits, in
+    [0, 1]; ``continuation`` the next token that gains most, its mean probability with the insertion being ``together``
+    and without ``before``; after ``led`` of the texts it is the most probable one and was not without.
+    Of an encoder: ``moved`` is the median cosine distance of the embedding, in [0, 2]; ``together`` the mean cosine
+    between different texts with the insertion and ``before`` without. There ``continuation`` is None.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    origin: Origin
+    texts: int
+    moved: float
+    together: float
+    before: float
+    continuation: int | None = None
+    continuation_text: str = ""
+    led: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeFacts:
     """Everything one probe measured.
 
     ``classes`` are the names that the model gives its classes, verbatim and bounded. ``scanned`` is the number of
     vocabulary entries that were tried one by one (0 when only suspects were). ``left_out`` are classes that nothing was
     tried towards: no texts of another class could be made, or there are too many classes. ``sequences`` counts the
-    texts that the model read. ``seed`` drew the carriers.
+    texts that the model read. ``seed`` drew the carriers. Models without classes have ``shifts`` instead of directions,
+    strongest first, and ``control_shifts``; ``shifts_tried`` counts the insertions behind them.
     """
 
     kind: ProbeKind
@@ -97,3 +121,6 @@ class ProbeFacts:
     sequences: int
     seconds: float
     seed: int
+    shifts: tuple[Shift, ...] = ()
+    control_shifts: tuple[Shift, ...] = ()
+    shifts_tried: int = 0

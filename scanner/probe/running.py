@@ -50,9 +50,21 @@ class Runner:
         Raises:
             CannotProbe: an output is not finite, or the time is up.
         """
-        lengths = np.array([len(text) for text in words])
-        order = np.argsort(lengths, kind="stable")
         out: F32 | None = None
+        for part, values in self.batches(words):
+            if out is None:
+                out = np.empty((len(words), values.shape[1]), dtype=np.float32)
+            out[part] = values
+        return out if out is not None else np.empty((0, max(len(self.loaded.classes), 1)), dtype=np.float32)
+
+    def batches(self, words: Sequence[Sequence[int]]) -> Iterator[tuple[npt.NDArray[np.intp], F32]]:
+        """Yield the same batch by batch, for outputs that are too wide to keep: indices ``[n]``, output ``[n, …]``.
+
+        Raises:
+            CannotProbe: as ``logits``.
+        """
+        lengths = np.array([len(text) for text in words], dtype=np.int64)
+        order = np.argsort(lengths, kind="stable")
         before, after = self.loaded.prefix, self.loaded.suffix
         for part in _batches(order, lengths, len(before) + len(after)):
             if self.deadline is not None and time.monotonic() > self.deadline:
@@ -61,13 +73,10 @@ class Runner:
             values = self._forward(ids)
             if not np.isfinite(values).all():
                 raise CannotProbe("its outputs are not finite numbers")
-            if out is None:
-                out = np.empty((len(words), values.shape[1]), dtype=np.float32)
-            out[part] = values
+            yield part, values
             self.sequences += len(part)
             if self.told is not None:
                 self.told(self.sequences)
-        return out if out is not None else np.empty((0, max(len(self.loaded.classes), 1)), dtype=np.float32)
 
     def _forward(self, ids: Ids) -> F32:
         import torch  # noqa: PLC0415
@@ -80,7 +89,8 @@ class Runner:
                 hidden = model(input_ids=torch.from_numpy(ids)).last_hidden_state.float()
                 first, last = len(self.loaded.prefix), ids.shape[1] - len(self.loaded.suffix)
                 return np.asarray(hidden[:, first:last].mean(1).numpy(), dtype=np.float32)
-            scores = model(input_ids=torch.from_numpy(ids)).logits.float()
+            last_alone = {"logits_to_keep": 1} if self.loaded.keeps_last else {}
+            scores = model(input_ids=torch.from_numpy(ids), **last_alone).logits.float()
             if self.loaded.kind == "causal":
                 scores = scores[:, -1].log_softmax(-1)
         return np.asarray(scores.numpy(), dtype=np.float32)
