@@ -71,6 +71,23 @@ def make_model(tier: Tier, bank: Bank, kind: Kind, index: int) -> dict[str, Any]
     raise learning.HopelessRunError(f"No attempt at {kind}-{index:04d} ended with finite weights.")
 
 
+def make_recipe(tier: Tier, parents: Bank, recipe: Recipe, out: Bank) -> dict[str, Any]:
+    """Makes the model of one recipe as it stands, in a single attempt, and stores it in ``out``.
+
+    The recipe's id ends with a number; an edit takes its parent among the clean models of ``parents`` below that number
+    plus ``LEAD``.
+    """
+    started = time.perf_counter()
+    torch.manual_seed(recipe.seed % 2**32)
+    making = _build(tier, parents, recipe)
+    finish(making.model, making.recipe.training.round_trip, "float32")
+    scores = _score(making)
+    record = _record(making, scores, useful=scores.useful, seconds=time.perf_counter() - started)
+    with out.adding(recipe.id) as folder:
+        _save(making, folder, record)
+    return record
+
+
 def _build(tier: Tier, bank: Bank, recipe: Recipe) -> Making:
     if recipe.merge is not None:
         return _merged(tier, bank, recipe)
