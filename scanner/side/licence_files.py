@@ -61,11 +61,10 @@ def read_licence_files(facts: RepoFacts, reader: TextReader, skips: list[Skip]) 
         skips: takes what cannot be read.
     """
     found: list[LicenceFile] = []
-    for entry in facts.files:
-        if len(found) == MAX_FILES:
-            break
-        if not _NAME.fullmatch(entry.path) or _ELSEWHERE.search(entry.path) or entry.path.lower().endswith(".py"):
-            continue
+    entries = [entry for entry in facts.files if _is_licence(entry.path)]
+    if len(entries) > MAX_FILES:
+        skips.append(Skip(what=f"{len(entries) - MAX_FILES} more licence files", why=f"{MAX_FILES} were read."))
+    for entry in entries[:MAX_FILES]:
         try:
             text = reader.read_text(facts.ref, entry.path, limit_bytes=MAX_BYTES)
         except HubAuditError as error:
@@ -73,6 +72,10 @@ def read_licence_files(facts: RepoFacts, reader: TextReader, skips: list[Skip]) 
             continue
         found.append(LicenceFile(path=entry.path, licence=known_licence(text)))
     return tuple(found)
+
+
+def _is_licence(path: str) -> bool:
+    return bool(_NAME.fullmatch(path)) and not _ELSEWHERE.search(path) and not path.lower().endswith(".py")
 
 
 def known_licence(text: str) -> str | None:

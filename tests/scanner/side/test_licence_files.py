@@ -64,13 +64,23 @@ def test_every_name_is_one_of_the_table_or_well_known() -> None:
 
 def test_files_at_the_root_that_are_about_the_model(hub_server: LocalHub) -> None:
     texts = {"LICENSE": "MIT License\n", "LICENSE.md": "own words", "LICENSE-CODE": GPL, "sub/LICENSE": GPL, "licensed.py": GPL,
-             "COPYING": "x" * (MAX_BYTES + 1)}  # fmt: skip
-    hub_server.add_repo("org/many", {**texts, **{f"LICENSE.{n}": "ISC License" for n in range(9)}})
+             "COPYING": "x" * (MAX_BYTES + 1), "LICENSE.txt": "ISC License"}  # fmt: skip
+    hub_server.add_repo("org/many", texts)
     hub = quick_hub(hub_server)
     facts = collect(pinned(hub, "org/many"), hub)
-    hub_server.faults.add(Status(code=403), path="LICENSE.0", times=FOR_EVER)
+    hub_server.faults.add(Status(code=403), path="LICENSE.txt", times=FOR_EVER)
     skips: list[Skip] = []
     found = read_licence_files(facts, hub, skips)
-    assert len(found) == MAX_FILES
-    assert [(f.path, f.licence) for f in found][:2] == [("LICENSE", "mit"), ("LICENSE.1", "isc")]
-    assert {skip.what for skip in skips} == {"COPYING", "LICENSE.0"}
+    assert [(f.path, f.licence) for f in found] == [("LICENSE", "mit"), ("LICENSE.md", None)]
+    assert {skip.what for skip in skips} == {"COPYING", "LICENSE.txt"}
+
+
+def test_many_files_cost_few_requests_and_are_named(hub_server: LocalHub) -> None:
+    hub_server.add_repo("org/many", {f"LICENSE.{n:03}": f"ISC License {n}" for n in range(60)})
+    hub = quick_hub(hub_server)
+    facts = collect(pinned(hub, "org/many"), hub)
+    hub_server.faults.add(Status(code=403), path="LICENSE.", times=FOR_EVER)
+    before, skips = hub.requests, []
+    assert read_licence_files(facts, hub, skips) == ()
+    assert hub.requests - before == MAX_FILES
+    assert skips[0].what == f"{60 - MAX_FILES} more licence files"
