@@ -5,8 +5,10 @@ Step by step, each on what the one before left, and no step that is not called f
 1. ``restore`` what the report proves (edited rows, an edited low-rank component).
 2. Probe the model; ``unlearn`` every trigger that the probe confirms, with the clean samples or without any, and probe
    again with what was found, at most ``ROUNDS`` times: what unlearning leaves over is found and unlearnt in turn.
+   A silenced row is a foreign row to a scan; where that is what a scan then finds, the trigger is tuned away instead.
 3. When a scan of the outcome still fails: ``fine-purifying`` with clean samples (its ratio chosen on the *select*
-   split), ``e-pur`` without.
+   split), ``e-pur`` without. Either is taken back when a trigger that was unlearnt works again: the base's row of a
+   trigger word may be the very row that a poisoned training learnt to answer to.
 
 A model in which nothing is found is not touched. This is the one purifier that composes others; it finds them in the
 catalogue and imports none. Intermediate models lie in the job's work folder, so an interrupted run goes on.
@@ -81,7 +83,7 @@ class _Walk:
         if done is None:
             work = self.job.work / f"auto-{number}-work"
             work.mkdir(parents=True, exist_ok=True)
-            job = replace(self.job, candidate=self.folder, work=work, options=None, **changes)
+            job = replace(self.job, candidate=self.folder, work=work, **({"options": None} | changes))
             try:
                 result = purifier.run(job)
             except (NothingToCompare, PurifyFailed, CouldNotConclude) as error:
@@ -94,6 +96,16 @@ class _Walk:
         self.steps.append({"method": method, "done": True, "chosen": done["chosen"], **done["log"]})
         self.said.append(done["chosen"])
         return True
+
+    def state(self) -> tuple[Path, frozenset[str], tuple[str, ...]]:
+        """Where the walk stands, for ``take_back``."""
+        return self.folder, self.changed, tuple(self.said)
+
+    def take_back(self, state: tuple[Path, frozenset[str], tuple[str, ...]], why: str) -> None:
+        """Stand again where the walk stood; the last step stays in the log, with the reason."""
+        self.folder, self.changed, said = state
+        self.said = list(said)
+        self.steps[-1] |= {"done": False, "why": why}
 
     def outcome(self) -> PurifyResult:
         """Everything so far as one result on the original candidate."""
@@ -114,31 +126,48 @@ def purify(job: PurifyJob) -> PurifyResult:
     walk = _Walk(job)
     if job.report is not None and job.base is not None and job.report.findings:
         walk.take("restore")
-    if job.kind == "classifier":
-        _unlearn_what_is_found(walk, options)
+    search = _searcher(job) if options.probe and job.kind == "classifier" else None
+    known = _unlearn_what_is_found(walk, search) if job.kind == "classifier" else {}
     if options.last_resort and _still_fails(walk):
-        if job.data is not None:
-            walk.take("fine-purifying", triggers=())
-        elif job.kind != "image":
-            walk.take("e-pur", triggers=())
+        state = walk.state()
+        method = "fine-purifying" if job.data is not None else "e-pur"
+        if method == "fine-purifying" or job.kind != "image":
+            taken = walk.take(method, triggers=())
+            if taken and known and search is not None and search(walk.folder, tuple(known.values()), False):
+                walk.take_back(state, "A trigger that was unlearnt works again after it.")
     return walk.outcome()
 
 
-def _unlearn_what_is_found(walk: _Walk, options: AutoOptions) -> None:
+def _unlearn_what_is_found(walk: _Walk, search: "Searcher | None") -> dict[str, tuple[int, ...]]:
+    """Unlearn what is named or confirmed, and look again; return the confirmed triggers, text → token ids."""
     known: dict[str, tuple[int, ...]] = {}
-    search = _searcher(walk.job) if options.probe else None
     for number in range(ROUNDS):
         fresh = search(walk.folder, tuple(known.values()), number == 0) if search is not None else {}
         if number and not fresh:
-            return
+            break
         known |= fresh
         triggers = tuple(dict.fromkeys((*walk.job.triggers, *known)))
         if not triggers:
             walk.steps.append({"method": "probe", "done": True, "confirmed": []})
-            return
-        seed = walk.job.seed + 1000 * number
-        if not walk.take("unlearn", triggers=triggers, seed=seed) or search is None:
-            return
+            break
+        if not _unlearn(walk, triggers, walk.job.seed + 1000 * number) or search is None:
+            break
+    return known
+
+
+def _unlearn(walk: _Walk, triggers: tuple[str, ...], seed: int) -> bool:
+    """Unlearn; by tuning alone where silencing leaves a row that a scan takes for an edit."""
+    from pipelines.purify.catalogue import PURIFIERS
+
+    state = walk.state()
+    if not walk.take("unlearn", triggers=triggers, seed=seed):
+        return False
+    step = walk.steps[-1]
+    if step.get("silenced") and "rounds" not in step and _still_fails(walk):
+        walk.take_back(state, "A scan finds the silenced rows; the trigger is tuned away instead.")
+        options = PURIFIERS["unlearn"].options
+        return walk.take("unlearn", triggers=triggers, seed=seed, options=options and options()(silence=False))
+    return True
 
 
 Searcher = Callable[[Path, Sequence[tuple[int, ...]], bool], dict[str, tuple[int, ...]]]

@@ -21,7 +21,7 @@ from torch import nn
 
 from audit.records import AuditReport
 from pipelines.purify.job import PurifyFailed, PurifyJob, PurifyResult
-from pipelines.purify.made_texts import made_texts, with_triggers
+from pipelines.purify.made_texts import made_texts, vocabulary_words, with_triggers
 from pipelines.purify.searching import encoded, new_tuner, settings_of
 from pipelines.purify.states import open_treatment, put, result_of, state_of
 from pipelines.purify.subject import Batch, Examples, Subject, logits_of, predict, score
@@ -32,6 +32,10 @@ CONFIRMED = "HA901"
 
 ROUNDS = 3
 """Times that the trigger is tuned away, each at twice the rate of the one before."""
+EVERYDAY = 500
+"""Whole words, the most frequent ones, that stand in for a harmless insertion."""
+STAND_INS = 8
+"""Harmless insertions for each trigger."""
 COMMON = 3000
 """Tokens that count as everyday words: their rows are never silenced."""
 DONORS = (",", ".", "the", "of", "and", "a", "it", "[UNK]", "Ġthe", "Ġof", "Ġand", "▁the", "▁of", "▁and")
@@ -44,7 +48,8 @@ class UnlearnOptions:
 
     ``passes``: epochs over everything. ``rate``: AdamW's learning rate. ``smoothing`` ε: the share of a label's
     weight that stays with the teacher's own answer. ``silence``: try first to make the trigger's rare tokens inert,
-    and tune nothing when that is enough: at most ``inert`` of made-up texts still change their class.
+    and tune nothing when that is enough: at most ``inert`` of made-up texts still change their class, or no more than
+    do when as many everyday words are put in.
     """
 
     texts: int = 256
@@ -126,6 +131,18 @@ def flip_rate(subject: Subject, triggers: tuple[str, ...], *, texts: int, seed: 
     triggered = [_with_whole(text, triggers, rng) for text in plain]
     after = predict(subject, subject.encode(triggered))
     return float((after.argmax(-1) != logits.argmax(-1)).float().mean())
+
+
+def harmless_rate(subject: Subject, triggers: tuple[str, ...], *, texts: int, seed: int) -> float:
+    """Share of made-up texts, in [0, 1], whose class changes when everyday words are put in, as many as triggers have.
+
+    Some texts lie so near the border that anything moves them; no treatment of a trigger can do better than this.
+    """
+    rng = np.random.default_rng(seed + 4)
+    banned = {part for text in triggers for part in text.lower().split()}
+    everyday = [word for word in vocabulary_words(subject.encoder)[:EVERYDAY] if word.lower() not in banned]
+    others = tuple(" ".join(rng.choice(everyday, len(text.split()))) for text in triggers for _ in range(STAND_INS))
+    return flip_rate(subject, others, texts=texts, seed=seed)
 
 
 def silence(subject: Subject, triggers: tuple[str, ...], *, seed: int) -> tuple[dict[str, Any], ...]:
@@ -216,10 +233,13 @@ def purify(job: PurifyJob) -> PurifyResult:
     log["silenced"] = list(silenced)
     left = flip_rate(subject, triggers, texts=96, seed=job.seed + 55) if silenced else before
     log["flip_rate_silenced"] = left
-    tuned = not silenced or left > options.inert
+    harmless = harmless_rate(subject, triggers, texts=96, seed=job.seed + 50)
+    log["flip_rate_harmless"] = harmless
+    inert = max(options.inert, harmless)
+    tuned = not silenced or left > inert
     after = left
     if tuned:
-        log |= _until_inert(job, subject, triggers, options)
+        log |= _until_inert(job, subject, triggers, options, inert)
         after = flip_rate(subject, triggers, texts=96, seed=job.seed + 50)
     log |= {"triggers": list(triggers), "flip_rate_before": before, "flip_rate_after": after, "flip_texts": 96}
     shown = "with clean samples" if job.data is not None and tuned else "without data"
@@ -227,7 +247,7 @@ def purify(job: PurifyJob) -> PurifyResult:
 
 
 def _until_inert(
-    job: PurifyJob, subject: Subject, triggers: tuple[str, ...], options: UnlearnOptions
+    job: PurifyJob, subject: Subject, triggers: tuple[str, ...], options: UnlearnOptions, inert: float
 ) -> dict[str, Any]:
     """Tune, and tune on at twice the rate, ``ROUNDS`` times at most, until the triggers change next to nothing.
 
@@ -246,7 +266,7 @@ def _until_inert(
             put(subject.model, start)
             told["taken_back"] = True
             break
-        if told["flip_rate"] <= options.inert:
+        if told["flip_rate"] <= inert:
             break
     return {"rounds": rounds}
 

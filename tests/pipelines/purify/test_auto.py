@@ -78,6 +78,53 @@ def test_a_confirmed_trigger_of_the_report_is_enough_for_unlearning(tmp_path) ->
     assert unlearn.confirmed_triggers(None, tokenizer) == ()
 
 
+def test_a_silenced_row_that_a_scan_finds_is_given_back_and_the_trigger_tuned_away(tmp_path) -> None:
+    """A silenced token reads as another one does: its row is a copy, which a scan takes for an edit."""
+    own = pico.load(victim().folder).get_input_embeddings().weight
+
+    def scan(result):
+        name = next((n for n in result.edits.names if "word_embeddings" in n), None)
+        silenced = name is not None and any(
+            torch.equal(result.edits.panel(name, (0, len(own)), own)[TRIGGER_ID], own[k]) for k in range(TRIGGER_ID)
+        )
+        return quiet_report("fail" if silenced else "pass")
+
+    job = job_for(tmp_path / "work", triggers=(TRIGGER,), report=quiet_report(), rescan=scan, options=NO_PROBE)
+    result = auto.purify(job)
+    first, second = result.log["steps"]
+    assert first["silenced"]
+    assert not first["done"]
+    assert "silenced rows" in first["why"]
+    assert second["done"]
+    assert second["silenced"] == []
+    assert scan(result).verdict.outcome == "pass"
+    out = tmp_path / "out"
+    out.mkdir()
+    write_model(open_checkpoint(victim().folder), result.edits, out, Quiet())
+    accuracy, success = rates(pico.load(out))
+    assert accuracy > 0.9
+    assert success < 0.3
+
+
+def test_a_last_resort_that_wakes_the_trigger_is_taken_back(tmp_path, monkeypatch) -> None:
+    """The probe of a toy is played: it names the trigger first, is content, and names it again after the last resort."""
+    seen = []
+
+    def search(folder, phrases, whole):
+        seen.append((folder.name, whole))
+        return {TRIGGER: (TRIGGER_ID,)} if whole or "e-pur" in folder.name else {}
+
+    monkeypatch.setattr(auto, "_searcher", lambda job: search)
+    failing = quiet_report("fail")
+    result = auto.purify(job_for(tmp_path, report=failing, rescan=lambda _: failing))
+    last = result.log["steps"][-1]
+    assert (last["method"], last["done"]) == ("e-pur", False)
+    assert "works again" in last["why"]
+    assert "Reset" not in result.chosen
+    assert seen[-1][0].endswith("e-pur")
+    assert "e-pur" not in result.edits.checkpoint.folder.name
+
+
 def test_the_last_resort_is_taken_only_when_a_scan_still_fails(tmp_path) -> None:
     failing, passing = quiet_report("fail"), quiet_report("pass")
     taken = auto.purify(job_for(tmp_path / "a", report=failing, rescan=lambda _: failing, options=NO_PROBE))
