@@ -34,7 +34,7 @@ def fine_pruning(job: PurifyJob) -> PurifyResult:
     assert treatment.pair is not None
     zeros = {name: torch.zeros_like(tensor) for name, tensor in treatment.pair.base.items()}
     pair = replace(treatment.pair, base=zeros)
-    ratios = ratios_between(0.5, 1.0, 0.1)
+    ratios = ratios_between(0.5, 1.0, 0.25)
     found = search(job, treatment, ratios, lambda ratio: mix(pair, ratio, seed=job.seed), key="fine-pruning")
     return result_of(job, treatment.subject.model, f"Pruned to {found.ratio:.0%} and tuned.", found.log)
 
