@@ -8,12 +8,11 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from audit.evidence import Evidence
 from audit.records import AuditReport, RuntimeRecord
@@ -27,16 +26,12 @@ from scanner.errors import CouldNotConclude, HubAuditError, NothingToCompare
 from scanner.eval_results import read_results
 from scanner.facts import collect
 from scanner.hub import Hub
-from scanner.lineage.claims import ClaimSet, collect_claims, walk
-from scanner.records import Coverage, DriftFacts, Lineage, Relation, RepoFacts, Skip, TokenTable
+from scanner.lineage.claims import ClaimSet, collect_claims, other_parents, walk
+from scanner.records import DriftFacts, Lineage, RepoFacts, Skip, TokenTable
 from scanner.refs import RepoSpec, parse_spec
 from scanner.side.reading import Remembered, TextReader
 from scanner.tokens import read_pair_tokens
 
-if TYPE_CHECKING:
-    from pipelines.resume import Resume
-
-REFUTED = "The sampled rows contradict the declared base, so the rest was not compared (docs/decisions/0003)."
 Ending = Literal["concluded", "nothing_to_compare", "could_not_conclude"]
 
 
@@ -64,101 +59,6 @@ def peak_rss_bytes() -> int:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
     return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
-
-
-def _weigh(
-    candidate: RepoFacts,
-    base: RepoFacts,
-    claimed: Lineage,
-    relation: Relation | None,
-    hub: Hub,
-    progress: Progress,
-    threads: int | None,
-    seed: int,
-    noted: list[Stored],
-    within: "Within | None" = None,
-    resume: "Resume | None" = None,
-) -> tuple[Lineage, DriftFacts]:
-    """Open both weight sets, check the descent, and measure the drift unless the base is refuted.
-
-    What the candidate's headers say goes to ``noted`` at once: the card checks want it even if the rest fails.
-
-    ``within`` is the budget, and who says what is unusual; ``resume`` keeps what is measured.
-
-    Raises:
-        HubAuditError: a side has no weights, or its table cannot be read.
-    """
-    from pipelines.adapters import weigh_adapter
-    from pipelines.triage import Budget, measure_within, unbudgeted
-    from scanner.alignment import align
-    from scanner.drift.measure import measure
-    from scanner.lineage.delta_rank import check_delta_rank
-    from scanner.lineage.parted import in_step
-    from scanner.lineage.relation import declared_or_measured, measure_relation, settled_relation
-    from scanner.lineage.trace import trace
-    from scanner.stored import describe_table
-    from scanner.weights.adapters import is_adapter
-    from scanner.weights.opening import open_source
-    from scanner.weights.ranges import SAMPLE_GAP_BYTES
-
-    with ExitStack() as stack:
-        progress.stage("reading tensor tables")
-        gap = {} if within is None else {"gap_bytes": SAMPLE_GAP_BYTES}
-        candidate_source = stack.enter_context(open_source(candidate, hub, **gap))
-        base_source = stack.enter_context(open_source(base, hub, **gap))
-        noted.append(describe_table(candidate_source.table.values(), candidate.config))
-        if is_adapter(candidate_source):
-            lineage, drift = weigh_adapter(candidate, base, (candidate_source, base_source), claimed, progress, threads)
-            return lineage, drift if within is None else unbudgeted(drift)
-        candidate_source, base_source = in_step(candidate_source, base_source, candidate, base)
-        alignment = align(
-            candidate_source.table, base_source.table, candidate_config=candidate.config, base_config=base.config
-        )
-        progress.stage("checking the declared base")
-        traced = trace(alignment, base_source, candidate_source, seed=seed, declared=relation)
-        status, alignment, checks = traced.status, traced.alignment, (*claimed.checks, *traced.checks)
-        base_source = traced.base or base_source
-        if status == "contradicted":
-            coverage = Coverage(
-                parameters_compared=0,
-                parameters_total=alignment.parameters_total,
-                bytes_read=candidate_source.bytes_read + base_source.bytes_read,
-                bytes_total=candidate_source.bytes_total + base_source.bytes_total,
-                skipped=(*candidate_source.skips, *base_source.skips, Skip(what="all tensors", why=REFUTED)),
-            )
-            drift = DriftFacts(tensors=(), coverage=coverage)
-        else:
-            progress.stage("comparing weights")
-            if within is not None:
-                now = replace(claimed, status=status, checks=checks)
-                drift = measure_within(
-                    alignment,
-                    (base_source, candidate_source),
-                    (base, candidate),
-                    Budget(
-                        bytes=within.bytes,
-                        unusual=lambda found: within.unusual(now, found),
-                        spent=within.spent,
-                        kept=within.kept,
-                    ),
-                    seed=seed,
-                    progress=progress,
-                    threads=threads,
-                )
-            else:
-                store = resume.store_for(candidate_source, base_source) if resume else None
-                drift = measure(
-                    alignment, base_source, candidate_source, progress=progress.advance, threads=threads, store=store
-                )
-        if status == "verified" and within is None:  # the rank of whole matrices is beyond a budget
-            checks = (*checks, check_delta_rank(drift, base_source, candidate_source, seed=seed))
-        measured = measure_relation(checks, drift)
-        found = declared_or_measured(relation, measured.relation) if status == "verified" else traced.relation
-        found = traced.relation if found == "unknown" else found
-        lineage = replace(
-            claimed, relation=settled_relation(found, drift), status=status, checks=(*checks, measured.check)
-        )
-    return lineage, drift
 
 
 def audit_repo(
@@ -203,6 +103,7 @@ def audit_repo(
     from pipelines.probing import Probed, probe_candidate
     from pipelines.resume import Resume
     from pipelines.triage import REVISION_SHARE, RIVALS_SHARE, and_beside
+    from pipelines.weighing import Manner, Within, weigh
     from scanner.lineage.revision import nearest_revision
     from scanner.lineage.sampling import new_salt, sampling_seed
     from scanner.pickles import inspect_pickles
@@ -239,7 +140,7 @@ def audit_repo(
         wanted_base = wanted_base or _declared(facts, claims)
         base_facts = collect(hub.resolve(wanted_base), hub)
         family = walk(base_facts, hub)
-        ancestors = family.ancestors
+        ancestors = (*family.ancestors, *(other_parents(claims.bases, hub) if base is None else ()))
         skips += [Skip(what="family", why=family.note)] if family.note else []
         salt = new_salt() if salt is None else salt
         if resume_folder is not None and budget_bytes is None and facts.ref.repo_id and base_facts.ref.repo_id:
@@ -254,7 +155,7 @@ def audit_repo(
             beside = revision.bytes_read
         lineage = replace(lineage, base=base_facts.ref, chain=family.models)
         seed = sampling_seed(base_facts.ref, facts.ref, salt)
-        within: Within | None = None
+        within = None
         others = (*claims.bases[1:], *family.models[1:2])
         kept = int(RIVALS_SHARE * budget_bytes) if budget_bytes is not None and others else 0
         if budget_bytes is not None:
@@ -265,8 +166,14 @@ def audit_repo(
                 kept=kept,
                 unusual=partial(_unusual, facts, base_facts, tokens, profile or load_profile()),
             )
-        lineage, drift = _weigh(
-            facts, base_facts, lineage, claims.relation, hub, progress, threads, seed, noted, within, resume
+        lineage, drift = weigh(
+            facts,
+            base_facts,
+            lineage,
+            claims.relation,
+            hub,
+            noted,
+            Manner(progress=progress, threads=threads, seed=seed, within=within, resume=resume),
         )
         progress.stage("looking at other parents")
         is_put_on = any(check.name == "adapter_fit" for check in lineage.checks)  # factors resemble no model
@@ -341,19 +248,6 @@ def audit_repo(
     if resume is not None:
         resume.end(complete=ending == "concluded" and not _unread(drift))
     return Audited(report=report, ending=ending, problem=problem, cause=cause)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Within:
-    """A budget in bytes, and who says of a sample which tensors are unusual.
-
-    ``spent`` went into the search for the base's revision, ``kept`` is for other parents.
-    """
-
-    bytes: int
-    spent: int
-    kept: int
-    unusual: Callable[[Lineage, DriftFacts], Sequence[str]]
 
 
 def _unusual(

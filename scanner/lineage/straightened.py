@@ -3,12 +3,12 @@
 Units are matched by a random projection of their rows, which keeps angles: the cosine of rows of n columns is seen in
 ``PROJECTED`` numbers with a standard error of 1/√PROJECTED, so that a layer costs units² · PROJECTED operations in
 place of units² · n. An order counts only when it is one: every unit found, each at a place of its own. Attention heads
-and orders of the whole model's dimensions are not followed.
+are the business of ``scanner.lineage.heads``; orders of the whole model's dimensions are not followed.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -32,16 +32,18 @@ Order = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Straightened:
-    """The base with its units in the candidate's order, the pairs that can now be compared, and those that cannot."""
+    """The base with its units in the candidate's order, and the pairs that cannot be compared with it.
+
+    ``layers`` counts the blocks whose order was followed; blocks that stand in place are neither of them nor ``left``.
+    """
 
     base: WeightSource
-    pairs: tuple[PairSpec, ...]
     left: tuple[PairSpec, ...]
     layers: int
 
 
 def straighten(alignment: Alignment, base: WeightSource, candidate: WeightSource, *, seed: int) -> Straightened:
-    """Find the order of the units of every feed-forward block; both of its matrices are read once.
+    """Find the order of the units of every feed-forward block; the matrices with units as rows are read once.
 
     Args:
         alignment: pairs by name, feed-forward tensors among them.
@@ -55,63 +57,65 @@ def straighten(alignment: Alignment, base: WeightSource, candidate: WeightSource
     blocks: dict[str, list[PairSpec]] = defaultdict(list)
     for pair in alignment.pairs:
         if pair.role in {*_ROWS_ROLES, "mlp_out", "bias"} and pair.layer is not None and pair.shape == pair.base.shape:
-            blocks[_module(pair)].append(pair)
-    recipes: list[_Rows | _Columns] = []
-    straight: dict[str, PairSpec] = {}
+            blocks[module_of(pair)].append(pair)
+    recipes: Recipes = []
+    left: list[PairSpec] = []
     layers = 0
     for pairs in blocks.values():
-        made = _block(pairs, base, candidate, seed)
+        made = order_units(pairs, base, candidate, seed)
         layers += bool(made)
-        recipes += made
-        straight |= {recipe.pair.name: replace(recipe.pair, base=recipe.meta) for recipe in made}
-    if recipes:
-        names = {recipe.meta.name for recipe in recipes}
-        base = DerivedSource(base, recipes=recipes, kept=[name for name in base.table if name not in names])
-    return Straightened(
-        base=base,
-        pairs=tuple(straight.get(pair.name, pair) for pair in alignment.pairs),
-        left=tuple(pair for pairs in blocks.values() for pair in pairs if pair.name not in straight),
-        layers=layers,
-    )
+        recipes += made or ()
+        left += pairs if made is None else ()
+    return Straightened(base=reordered(base, recipes), left=tuple(left), layers=layers)
 
 
-def _module(pair: PairSpec) -> str:
+def reordered(base: WeightSource, recipes: "Recipes") -> WeightSource:
+    """The base with these tensors in another order, under their own names; the base itself when there are none."""
+    if not recipes:
+        return base
+    names = {recipe.meta.name for recipe in recipes}
+    return DerivedSource(base, recipes=recipes, kept=[name for name in base.table if name not in names])
+
+
+def module_of(pair: PairSpec) -> str:
     """The layer, and the expert or module within it, whose matrices share their units.
 
     Encoders of BERT's kind keep the two halves in modules of their own, so that the layer alone must do there.
     """
     parts = pair.name.split(".")
     at = next((i for i, part in enumerate(parts) if part == "experts"), None)
-    return f"{pair.layer}" if at is None else ".".join(parts[: at + 2])
+    return pair.name.partition(f".{pair.layer}.")[0] + f".{pair.layer}" if at is None else ".".join(parts[: at + 2])
 
 
-def _block(
-    pairs: Sequence[PairSpec], base: WeightSource, candidate: WeightSource, seed: int
-) -> "list[_Rows | _Columns]":
-    """How each tensor of one block is made straight; nothing when its units are not found."""
+def order_units(pairs: Sequence[PairSpec], base: WeightSource, candidate: WeightSource, seed: int) -> "Recipes | None":
+    """How each tensor of one block is made straight: not at all when it stands in place, None without an order."""
     matrices = [pair for pair in pairs if pair.role in _ROWS_ROLES and len(pair.shape) == 2]
     outs = [pair for pair in pairs if pair.role == "mlp_out" and len(pair.shape) == 2]
     sizes = {pair.shape[0] for pair in matrices} | {pair.shape[1] for pair in outs}
-    if not matrices or len(outs) != 1 or len(sizes) != 1 or max(sizes) > MAX_UNITS:
-        return []
-    if any(pair.base.count * item_bits(pair.base.dtype) // 8 > MAX_WHOLE_BYTES for pair in matrices):
-        return []
-    orders = [_order(pair, base, candidate, seed) for pair in matrices]
+    if not matrices or len(outs) != 1 or len(sizes) != 1:
+        return None
+    orders = [row_order(pair, base, candidate, seed) for pair in matrices]
     first = orders[0]
     if first is None or any(order is None or not np.array_equal(order, first) for order in orders[1:]):
+        return None
+    if is_in_place(first):
         return []
     stems = {pair.name.removesuffix("weight") for pair in matrices}
     biases = [
         p for p in pairs if p.role == "bias" and p.name.removesuffix("bias") in stems and p.shape == (len(first),)
     ]
-    others = [pair for pair in pairs if pair.role == "bias" and pair not in biases]
-    made: list[_Rows | _Columns] = [_Rows(pair, first) for pair in matrices]
-    made += [_Columns(pair, first) for pair in (*outs, *biases)]
-    return made + [_Columns(pair, None) for pair in others]
+    made: Recipes = [PickedRows(pair, first) for pair in matrices]
+    return made + [PickedColumns(pair, first) for pair in (*outs, *biases)]
 
 
-def _order(pair: PairSpec, base: WeightSource, candidate: WeightSource, seed: int) -> Order | None:
-    """The base row of every candidate row; None when they are not matched one to one."""
+def row_order(pair: PairSpec, base: WeightSource, candidate: WeightSource, seed: int) -> Order | None:
+    """The base row of every candidate row; None when they are not matched one to one, or too large to be held.
+
+    Raises:
+        CouldNotConclude: a side cannot be read.
+    """
+    if pair.shape[0] > MAX_UNITS or pair.base.count * item_bits(pair.base.dtype) // 8 > MAX_WHOLE_BYTES:
+        return None
     ours = _projected(candidate, pair.candidate, seed)
     theirs = _projected(base, pair.base, seed)
     found = np.empty(len(ours), dtype=np.intp)
@@ -122,6 +126,11 @@ def _order(pair: PairSpec, base: WeightSource, candidate: WeightSource, seed: in
             return None
         found[start : start + len(best)] = best
     return found if len(np.unique(found)) == len(found) else None
+
+
+def is_in_place(order: Order) -> bool:
+    """Whether every row stands where it stood."""
+    return bool(np.array_equal(order, np.arange(len(order))))
 
 
 def _projected(source: WeightSource, meta: TensorMeta, seed: int) -> F32:
@@ -138,8 +147,8 @@ def _projected(source: WeightSource, meta: TensorMeta, seed: int) -> F32:
     return unit
 
 
-class _Rows:
-    """A matrix whose rows stand in another order; held as a whole."""
+class PickedRows:
+    """A matrix whose rows stand in another order (``order[i]`` is the stored place of row i); held as a whole."""
 
     def __init__(self, pair: PairSpec, order: Order) -> None:
         self.pair = pair
@@ -158,12 +167,12 @@ class _Rows:
         return picked(whole[0], lambda values: values[self._order[rows[0] : rows[1]]])
 
 
-class _Columns:
-    """A matrix whose columns, or a vector whose entries, stand in another order; the same ones when there is none."""
+class PickedColumns:
+    """A matrix whose columns, or a vector whose entries, stand in another order."""
 
     whole: tuple[BlockRequest, ...] = ()
 
-    def __init__(self, pair: PairSpec, order: Order | None) -> None:
+    def __init__(self, pair: PairSpec, order: Order) -> None:
         self.pair = pair
         self.meta = pair.base
         self._order = order
@@ -176,4 +185,7 @@ class _Columns:
         """Pick the columns."""
         del whole, rows
         order = self._order
-        return picked(parts[0], lambda values: values if order is None else values[:, order])
+        return picked(parts[0], lambda values: values[:, order])
+
+
+Recipes = list[PickedRows | PickedColumns]

@@ -126,10 +126,11 @@ def _by_permutation(
     kept = tuple(p for p in traced.alignment.pairs if p.role not in _PERMUTED_ROLES)
     rest = replace(traced.alignment, pairs=kept)
     stays = not moved and check_descent(rest, base, candidate, seed=seed)[0] == "verified"
-    if not moved and (numbers["units_in_place"] > IN_PLACE_SHARE or not stays):
-        return replace(traced, checks=(*traced.checks, replace(check, outcome="failed", note=_PARTLY)))
-    if not moved and (straight := _straightened(traced, check, base, candidate, seed, declared)):
+    partly = numbers["units_in_place"] > IN_PLACE_SHARE
+    if stays and (straight := _straightened(traced, check, base, candidate, seed, declared, partly=partly)):
         return straight
+    if not moved and (partly or not stays):
+        return replace(traced, checks=(*traced.checks, replace(check, outcome="failed", note=_PARTLY)))
     skip = Skip(what="all tensors" if moved else "feed-forward tensors and biases", why=PERMUTED)
     return Traced(
         status="verified",
@@ -140,23 +141,34 @@ def _by_permutation(
 
 
 def _straightened(
-    traced: Traced, check: Check, base: WeightSource, candidate: WeightSource, seed: int, declared: Relation | None
+    traced: Traced,
+    check: Check,
+    base: WeightSource,
+    candidate: WeightSource,
+    seed: int,
+    declared: Relation | None,
+    *,
+    partly: bool,
 ) -> Traced | None:
-    """Compare the feed-forward blocks in the candidate's order of units; None when no block's order is found."""
+    """Compare the feed-forward blocks in the candidate's order of units; None when no block's order is found.
+
+    Blocks without an order are left out, but ``partly``, where some blocks are known to stand in place: then they were
+    changed, not moved, and are compared where they stand.
+    """
     try:
         found = straighten(traced.alignment, base, candidate, seed=seed)
     except CouldNotConclude:
         return None
     if not found.layers:
         return None
-    left = {pair.name for pair in found.left}
+    left = set() if partly else {pair.name for pair in found.left}
     skips = tuple(Skip(what=name, why=PERMUTED) for name in sorted(left)[:MAX_LEFT])
     if len(left) > MAX_LEFT:
         skips = (*skips, Skip(what=f"and {len(left) - MAX_LEFT:,} more", why=PERMUTED))
     note = Skip(what=f"feed-forward units of {found.layers} blocks", why=STRAIGHTENED)
     alignment = replace(
         traced.alignment,
-        pairs=tuple(pair for pair in found.pairs if pair.name not in left),
+        pairs=tuple(pair for pair in traced.alignment.pairs if pair.name not in left),
         skips=(*traced.alignment.skips, note, *skips),
     )
     status, relation, checks = check_descent(alignment, found.base, candidate, seed=seed, declared=declared)
