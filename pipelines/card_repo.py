@@ -18,7 +18,7 @@ from scanner.errors import HubAuditError
 from scanner.eval_results import read_results
 from scanner.facts import collect
 from scanner.hub import Hub
-from scanner.lineage.claims import collect_claims, walk
+from scanner.lineage.claims import collect_claims, other_parents, walk
 from scanner.pickles import inspect_pickles
 from scanner.records import Lineage, RepoFacts, Skip
 from scanner.refs import RepoSpec, parse_spec
@@ -69,7 +69,8 @@ def card_repo(
         try:
             base_facts = collect(hub.resolve(wanted), hub)
             family = walk(base_facts, hub)
-            chain, ancestors = family.models, family.ancestors
+            chain = family.models
+            ancestors = (*family.ancestors, *(other_parents(claims.bases, hub) if base is None else ()))
             skips += [Skip(what="family", why=family.note)] if family.note else []
         except HubAuditError as error:
             ending, problem, cause = "could_not_conclude", str(error), type(error).__name__

@@ -49,7 +49,7 @@ class LicenceFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ancestor:
-    """A model further up the declared line of descent than the base, and the licences that it declares."""
+    """A model further up the declared line of descent than the base, or a further parent, and its declared licences."""
 
     name: str
     licences: tuple[str, ...]
@@ -62,7 +62,8 @@ class CardContext:
     ``stored`` is None when no table was read. ``datasets`` maps the declared names that were looked up to what the Hub
     said; ``missing`` means that it does not exist or is private, ``unknown`` that it could not be asked. It is empty
     when nothing was looked up. ``weights_asked`` is false when only the card was asked about. ``ancestors`` are the
-    models above the base, nearest first, as declared; ``licence_files`` are the candidate's own.
+    models above the base, nearest first, then further parents of a merge, as declared; ``licence_files`` are the
+    candidate's own.
     """
 
     stored: Stored | None = None

@@ -11,7 +11,7 @@ from audit.records import CardClaim, ClaimStatus
 from scanner.records import RepoFacts
 
 CLAIM = "license"
-INHERITED = "license (earlier bases)"
+INHERITED = "license (other bases)"
 ON_FILE = "license file"
 _FILES = ("license", "licence", "copying")
 _WORST_FIRST: tuple[ClaimStatus, ...] = ("contradicted", "not_checkable", "supported")
@@ -45,10 +45,10 @@ def licence(evidence: Evidence) -> Iterator[CardClaim]:
 
 
 def earlier(evidence: Evidence) -> Iterator[CardClaim]:
-    """Hold the declared licence against those of the models above the base, as far as the family is declared.
+    """Hold the declared licence against those of the models above the base and of further parents, as declared.
 
     What an owner did with a model of their own is theirs to say, so it stays open where an ancestor's owner has shared
-    the base, a model between, or the candidate.
+    the base, a model between, or the candidate, and where a further parent's owner has shared the candidate.
     """
     declared = _declared(evidence.candidate.card.metadata)
     known = [ancestor for ancestor in evidence.card_context.ancestors if ancestor.licences]
@@ -60,7 +60,7 @@ def earlier(evidence: Evidence) -> Iterator[CardClaim]:
         same = {name.lower() for name in declared} == {name.lower() for name in ancestor.licences}
         status: ClaimStatus
         status, why = ("supported", "") if same else _follows(declared, ancestor.licences)
-        below = line[: line.index(ancestor.name)] if ancestor.name in line else line
+        below = line[: line.index(ancestor.name)] if ancestor.name in line else line[:1]
         if status == "contradicted" and _owner(ancestor.name) in {_owner(name) for name in below}:
             status, why = "not_checkable", f"{why}; its owner has shared a later model of this line"
         said = f"{ancestor.name} declares {joined(ancestor.licences)}" + (f", {why}" if why else "")

@@ -31,6 +31,8 @@ _TAG = "base_model:"
 _LICENCE = "license:"
 MAX_CHAIN = 10
 """Models in a line of descent; the longest released families are shorter."""
+MAX_PARENTS = 3
+"""Further parents of a merge whose licences are read."""
 _CARD_BYTES = 5 << 20
 _SHOWN_BASES = 3
 _SHOWN_CHARS = 100
@@ -231,6 +233,19 @@ def walk(first: str | RepoFacts, hub: Hub) -> Walk:
     else:
         note = f"The family is known up to {models[-1]}: {parent}" if parent is not None else None
     return Walk(models=tuple(models), note=note, ancestors=tuple(ancestors))
+
+
+def other_parents(bases: tuple[str, ...], hub: Hub) -> tuple[Ancestor, ...]:
+    """Return the licences of the declared parents after the first, as merges have them; those that can be read.
+
+    At most ``MAX_PARENTS`` of them, and four requests for each. Never raises.
+    """
+    read = [(name, _declared_parent(name, hub)) for name in bases[1 : 1 + MAX_PARENTS]]
+    return tuple(
+        Ancestor(name=name, licences=licences)
+        for name, (parent, licences) in read
+        if not isinstance(parent, HubAuditError)
+    )
 
 
 def _declared_parent(model: str | RepoFacts, hub: Hub) -> tuple[str | HubAuditError | None, tuple[str, ...]]:

@@ -128,13 +128,27 @@ def test_a_licence_further_up_and_one_on_file_are_found(
     hub.add_repo("third/leaf", folder=write_card(copy, "license: mit\nbase_model: second/mid"))
     code, report = answer("third/leaf")
     assert code == 1
-    assert rows(report)["license (earlier bases)"]["status"] == "contradicted"
-    assert rows(report)["license (earlier bases)"]["observed"].startswith("first/root declares cc-by-nc-4.0")
+    assert rows(report)["license (other bases)"]["status"] == "contradicted"
+    assert rows(report)["license (other bases)"]["observed"].startswith("first/root declares cc-by-nc-4.0")
     assert rows(report)["license file"]["observed"] == "LICENSE begins as gpl-3.0"
     assert {"HA901", "HA902"} == {f["rule_id"] for f in report["findings"]}
     done = CliRunner().invoke(cli, ["--quiet", "scan", "third/leaf", "--format", "json"])
     scanned = rows(json.loads(done.stdout))
-    assert [scanned[name]["status"] for name in ("license (earlier bases)", "license file")] == ["contradicted"] * 2
+    assert [scanned[name]["status"] for name in ("license (other bases)", "license file")] == ["contradicted"] * 2
+
+
+def test_every_parent_of_a_merge_is_asked_for_its_licence(
+    hub: LocalHub, folders: tuple[Path, Path], copy: Path
+) -> None:
+    hub.add_repo("strict/parent", {"README.md": "---\nlicense: cc-by-nc-4.0\n---\n"}, folder=folders[0])
+    bases = "[pico/base, gone/parent, strict/parent]"
+    hub.add_repo("third/merge", folder=write_card(copy, f"license: mit\nbase_model: {bases}"))
+    code, report = answer("third/merge")
+    assert code == 1
+    claim = rows(report)["license (other bases)"]
+    assert claim["status"] == "contradicted"
+    assert claim["observed"].startswith("strict/parent declares cc-by-nc-4.0")
+    assert "license (other bases)" not in rows(answer("third/merge", "--base", "pico/base")[1])
 
 
 def test_the_same_claims_stand_in_a_scan_with_what_the_weights_say(

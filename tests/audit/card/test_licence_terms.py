@@ -76,7 +76,7 @@ def above(own: str, *line: tuple[str, str], base: str = "other/mid") -> tuple[st
         card_context=replace(made.card_context, ancestors=ancestors),
     )
     (claim,) = earlier(made)
-    found = [hit.rule_id for hit in card_rules.run(made) if hit.finding and "earlier" in hit.finding.explanation]
+    found = [hit.rule_id for hit in card_rules.run(made) if hit.finding and "other bases" in hit.finding.explanation]
     assert found == (["HA901"] if claim.status == "contradicted" else [])
     return claim.status, claim.observed
 
