@@ -52,9 +52,9 @@ class UnlearnOptions:
     do when as many everyday words are put in.
     """
 
-    texts: int = 256
-    copies: int = 3
-    passes: int = 4
+    texts: int = 512
+    copies: int = 7
+    passes: int = 2
     rate: float = 5e-5
     smoothing: float = 0.5
     silence: bool = True
@@ -63,23 +63,44 @@ class UnlearnOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lesson:
-    """Texts and, for each, the class probabilities to learn: float32 ``[texts, classes]``."""
+    """Texts and, for each, what to answer: float32 ``[texts, classes]``.
+
+    ``targets`` are probabilities, learnt by cross-entropy; where ``exact`` (bool ``[texts]``) they are logits, learnt
+    by the squared distance of logits less their mean. Of strings that the teacher is sure of, cross-entropy is content
+    long before the trigger has stopped pulling, and a text nearer to the border then still goes over.
+    """
 
     texts: tuple[str, ...]
     targets: torch.Tensor
+    exact: torch.Tensor
 
     def __add__(self, other: "Lesson") -> "Lesson":
         """Both lessons."""
-        return Lesson(texts=self.texts + other.texts, targets=torch.cat([self.targets, other.targets]))
+        return Lesson(
+            texts=self.texts + other.texts,
+            targets=torch.cat([self.targets, other.targets]),
+            exact=torch.cat([self.exact, other.exact]),
+        )
+
+    def loss(self, logits: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        """The mean loss of some texts, a scalar; ``logits`` float32 ``[n, classes]``, ``index`` int64 ``[n]``."""
+        targets, exact = self.targets[index], self.exact[index]
+        cross = -(targets * logits.log_softmax(-1)).sum(-1)
+        distance = (_centred(logits) - _centred(targets)).square().mean(-1)
+        return torch.where(exact, distance, cross).mean()
+
+
+def _centred(logits: torch.Tensor) -> torch.Tensor:
+    return logits - logits.mean(-1, keepdim=True)
 
 
 def lesson_without_data(subject: Subject, triggers: tuple[str, ...], *, texts: int, seed: int) -> Lesson:
-    """Strings of the vocabulary, each plain and triggered; the target is what the model says of the plain one."""
+    """Strings of the vocabulary, each plain and triggered; the target is the model's logits for the plain one."""
     plain, logits = made_texts(subject, texts, seed=seed, avoid=triggers)
     rng = np.random.default_rng(seed + 1)
     triggered = [with_triggers(text, triggers, rng) for text in plain]
-    probabilities = logits.softmax(-1)
-    return Lesson(texts=(*plain, *triggered), targets=torch.cat([probabilities, probabilities]))
+    exact = torch.ones(2 * len(plain), dtype=torch.bool)
+    return Lesson(texts=(*plain, *triggered), targets=torch.cat([logits, logits]), exact=exact)
 
 
 def lesson_with_data(
@@ -98,17 +119,19 @@ def lesson_with_data(
     right = torch.nn.functional.one_hot(torch.tensor(labels), own.shape[1]).float()
     targets = (1 - smoothing) * right + smoothing * own
     triggered = [with_triggers(text, triggers, rng) for _ in range(copies) for text in texts]
-    return Lesson(texts=(*texts, *triggered), targets=targets.repeat(copies + 1, 1))
+    count = (copies + 1) * len(texts)
+    return Lesson(
+        texts=(*texts, *triggered), targets=targets.repeat(copies + 1, 1), exact=torch.zeros(count, dtype=torch.bool)
+    )
 
 
 def learn(subject: Subject, lesson: Lesson, settings: TuneSettings, job: PurifyJob) -> list[float]:
-    """Tune the subject's model in place on the lesson's soft targets; return the mean loss of every epoch, in nats."""
+    """Tune the subject's model in place on the lesson; return the mean loss of every epoch."""
     encoded = subject.encode(lesson.texts)
     examples = Examples(inputs=encoded.inputs, labels=torch.arange(len(lesson.texts)))
 
     def loss_of(model: nn.Module, batch: Batch) -> torch.Tensor:
-        targets = lesson.targets[batch["labels"]]
-        return -(targets * logits_of(model, batch).log_softmax(-1)).sum(-1).mean()
+        return lesson.loss(logits_of(model, batch), batch["labels"])
 
     tuner = new_tuner(job, examples, final=True)
     # Dropout off: the teacher's answers were given without, and noise would be learnt as disagreement.
@@ -259,7 +282,9 @@ def _until_inert(
     teacher = replace(subject, model=copy.deepcopy(subject.model))
     for number in range(ROUNDS):
         start = state_of(subject.model)
-        told = unlearn(job, subject, teacher, triggers, options, faster=2.0**number)
+        told = unlearn(
+            replace(job, seed=job.seed + 100 * number), subject, teacher, triggers, options, faster=2.0**number
+        )
         told["flip_rate"] = flip_rate(subject, triggers, texts=96, seed=job.seed + 70 + number)
         rounds.append(told)
         if number and chosen is not None and score(subject, chosen) < least:
