@@ -5,7 +5,6 @@ Step by step, each on what the one before left, and no step that is not called f
 1. ``restore`` what the report proves (edited rows, an edited low-rank component).
 2. Probe the model; ``unlearn`` every trigger that the probe confirms, with the clean samples or without any, and probe
    again with what was found, at most ``ROUNDS`` times: what unlearning leaves over is found and unlearnt in turn.
-   A silenced row is a foreign row to a scan; where that is what a scan then finds, the trigger is tuned away instead.
 3. When a scan of the outcome still fails: ``fine-purifying`` with clean samples (its ratio chosen on the *select*
    split), ``e-pur`` without. Either is taken back when a trigger that was unlearnt works again: the base's row of a
    trigger word may be the very row that a poisoned training learnt to answer to.
@@ -23,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipelines.progress import Quiet
 from pipelines.purify.checkpoint import Checkpoint, open_checkpoint
-from pipelines.purify.job import PurifyFailed, PurifyJob, PurifyResult
+from pipelines.purify.job import PurifyFailed, PurifyJob, PurifyResult, Rescan
+from pipelines.purify.stacked import stacked
 from scanner.errors import CouldNotConclude, NothingToCompare
 from scanner.records import Rows
 
@@ -83,7 +83,7 @@ class _Walk:
         if done is None:
             work = self.job.work / f"auto-{number}-work"
             work.mkdir(parents=True, exist_ok=True)
-            job = replace(self.job, candidate=self.folder, work=work, **({"options": None} | changes))
+            job = replace(self.job, candidate=self.folder, work=work, options=None, rescan=self._rescan(), **changes)
             try:
                 result = purifier.run(job)
             except (NothingToCompare, PurifyFailed, CouldNotConclude) as error:
@@ -106,6 +106,11 @@ class _Walk:
         self.folder, self.changed, said = state
         self.said = list(said)
         self.steps[-1] |= {"done": False, "why": why}
+
+    def _rescan(self) -> Rescan | None:
+        """A step's result is about where the walk stands; a scan wants it as one about the original candidate."""
+        scan, here = self.job.rescan, self.outcome()
+        return None if scan is None else lambda result: scan(stacked(here, result))
 
     def outcome(self) -> PurifyResult:
         """Everything so far as one result on the original candidate."""
@@ -150,24 +155,10 @@ def _unlearn_what_is_found(walk: _Walk, search: "Searcher | None") -> dict[str, 
         if not triggers:
             walk.steps.append({"method": "probe", "done": True, "confirmed": []})
             break
-        if not _unlearn(walk, triggers, walk.job.seed + 1000 * number) or search is None:
+        seed = walk.job.seed + 1000 * number
+        if not walk.take("unlearn", triggers=triggers, seed=seed) or search is None:
             break
     return known
-
-
-def _unlearn(walk: _Walk, triggers: tuple[str, ...], seed: int) -> bool:
-    """Unlearn; by tuning alone where silencing leaves a row that a scan takes for an edit."""
-    from pipelines.purify.catalogue import PURIFIERS
-
-    state = walk.state()
-    if not walk.take("unlearn", triggers=triggers, seed=seed):
-        return False
-    step = walk.steps[-1]
-    if step.get("silenced") and "rounds" not in step and _still_fails(walk):
-        walk.take_back(state, "A scan finds the silenced rows; the trigger is tuned away instead.")
-        options = PURIFIERS["unlearn"].options
-        return walk.take("unlearn", triggers=triggers, seed=seed, options=options and options()(silence=False))
-    return True
 
 
 Searcher = Callable[[Path, Sequence[tuple[int, ...]], bool], dict[str, tuple[int, ...]]]

@@ -5,7 +5,8 @@ made of the model's own vocabulary, and the model itself on the string without t
 With samples the strings are shown too, as an anchor: sixty texts alone would bend the model to themselves.
 
 Before any tuning the least change is tried: a rare trigger token takes over the embedding row of the most inert
-frequent token (``silence``), which leaves every text without that token as it was.
+frequent token (``silence``), which leaves every text without that token as it was. A foreign row is what a scan takes
+for an edit; where it then fails, or silence is not enough, the row is given back and the trigger tuned away instead.
 
 The triggers come from the job (named by a person), or from the report's confirmed triggers. First measured in the
 pilot: bad word 87.5/99.9 → 89.0/11.7 with 64 samples and 87.2/18.2 with none (accuracy/success, floor 16.0).
@@ -252,6 +253,7 @@ def purify(job: PurifyJob) -> PurifyResult:
     job.progress.stage("measuring what the trigger does to made-up texts")
     before = flip_rate(subject, triggers, texts=96, seed=job.seed + 50)
     log = dict(treatment.log)
+    start = state_of(subject.model)
     silenced = silence(subject, triggers, seed=job.seed + 60) if options.silence else ()
     log["silenced"] = list(silenced)
     left = flip_rate(subject, triggers, texts=96, seed=job.seed + 55) if silenced else before
@@ -259,7 +261,15 @@ def purify(job: PurifyJob) -> PurifyResult:
     harmless = harmless_rate(subject, triggers, texts=96, seed=job.seed + 50)
     log["flip_rate_harmless"] = harmless
     inert = max(options.inert, harmless)
-    tuned = not silenced or left > inert
+    why = ""
+    if silenced and left > inert:
+        why = "Silencing was not enough."
+    elif silenced and _a_scan_minds(job, subject):
+        why = "A scan takes the silenced rows for an edit."
+    if why:
+        put(subject.model, start)
+        log |= {"silenced": [], "given_back": list(silenced), "why_given_back": why}
+    tuned = not silenced or bool(why)
     after = left
     if tuned:
         log |= _until_inert(job, subject, triggers, options, inert)
@@ -267,6 +277,14 @@ def purify(job: PurifyJob) -> PurifyResult:
     log |= {"triggers": list(triggers), "flip_rate_before": before, "flip_rate_after": after, "flip_texts": 96}
     shown = "with clean samples" if job.data is not None and tuned else "without data"
     return result_of(job, subject.model, f"Unlearnt {len(triggers)} trigger(s) {shown}.", log)
+
+
+def _a_scan_minds(job: PurifyJob, subject: Subject) -> bool:
+    """Whether a scan of the model as it stands fails; false when there is no way to scan it."""
+    if job.rescan is None:
+        return False
+    job.progress.stage("scanning the model with the trigger silenced")
+    return job.rescan(result_of(job, subject.model, "", {})).verdict.outcome == "fail"
 
 
 def _until_inert(
