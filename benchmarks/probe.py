@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bank", type=Path, default=Path("build/zoo"))
     parser.add_argument("--tier", default="real")
+    parser.add_argument("--folder", help="of the bank, when not the tier's own: hard (benchmarks.probe_attacks)")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--only", nargs="*", help="ids; all models that are there when absent")
     parser.add_argument("--table", action="store_true", help="judge what was kept, and probe nothing")
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.table:
         print(table(chosen.out))
         return
-    tier, bank = get_tier(chosen.tier), Bank(chosen.bank / chosen.tier)
+    tier, bank = get_tier(chosen.tier), Bank(chosen.bank / (chosen.folder or chosen.tier))
     out = chosen.out
     out.mkdir(parents=True, exist_ok=True)
     for model_id in chosen.only or bank.ids():

@@ -146,6 +146,9 @@ def _described(kind: ProbeKind, model: Any, tokenizer: Any, known: Any) -> Loade
     longest = min(
         [int(v) for v in (getattr(known, "max_position_embeddings", None), tokenizer.model_max_length) if v] or [512]
     )
+    if kind == "classifier" and getattr(model.config, "pad_token_id", None) is None:
+        # Heads that read the last token look for it before the padding; texts of one length have none.
+        model.config.pad_token_id = -1
     names = getattr(known, "id2label", None) or {}
     classes = tuple(str(names.get(i, i))[:MAX_NAME_CHARS] for i in range(known.num_labels))
     return Loaded(
