@@ -122,7 +122,7 @@ def _purify(
         trial.mkdir()
         try:
             write_model(checkpoint, result.edits, trial, Quiet(), with_patch=False)
-            return audit_repo(str(trial), hub=hub, base=base_text, threads=job.threads).report
+            return audit_repo(str(trial), hub=hub, base=base_text, threads=job.threads, probe=False).report
         finally:
             shutil.rmtree(trial, ignore_errors=True)
 
@@ -134,7 +134,9 @@ def _purify(
     with unfinished(request.output) as part:
         written = write_model(checkpoint, result.edits, part, progress)
         progress.stage("scanning the result")
-        after = _named(audit_repo(str(part), hub=hub, base=base_text, progress=progress, threads=job.threads), request)
+        # Probed just below, with more to try than a scan would; and not at all where the user says so.
+        scanned = audit_repo(str(part), hub=hub, base=base_text, progress=progress, threads=job.threads, probe=False)
+        after = _named(scanned, request)
         probed = _probed(request, job, before, part)
         evaluations = _evaluated(request, job, part)
         gate = judge(before, after, probed, evaluations)

@@ -150,7 +150,7 @@ def _after(
     )  # fmt: skip
     if cell.method == "unlearn":
         job = replace(job, triggers=found.attack.trigger)
-    if cell.method in {"auto", "restore"}:
+    if cell.method in {"auto", "restore", "unlearn"}:
         job = replace(
             job, report=_report(victim, base, work), rescan=lambda result: _rescan(result, victim, base, place)
         )
@@ -180,7 +180,7 @@ def _rescan(result: PurifyResult, victim: Path, base: Path, place: Path) -> Audi
     trial.mkdir(parents=True)
     try:
         write_model(open_checkpoint(victim), result.edits, trial, Quiet(), with_patch=False)
-        return audit_repo(str(trial), hub=Hub(), base=str(base), threads=1).report
+        return audit_repo(str(trial), hub=Hub(), base=str(base), threads=1, probe=False).report
     finally:
         shutil.rmtree(trial, ignore_errors=True)
 
@@ -192,7 +192,7 @@ def _report(victim: Path, base: Path, work: Path) -> AuditReport:
     """The scan of a victim, once a run."""
     del work
     if victim not in _REPORTS:
-        _REPORTS[victim] = audit_repo(str(victim), hub=Hub(), base=str(base), threads=1).report
+        _REPORTS[victim] = audit_repo(str(victim), hub=Hub(), base=str(base), threads=1, probe=False).report
     return _REPORTS[victim]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from audit.records import AuditReport
 from benchmarks.purification import RESULTS, WORK
 from benchmarks.purifying.cells import MAX_LENGTH, Cell, clean_data, lines, quiet
 from benchmarks.purifying.places import ZOO
@@ -51,12 +52,15 @@ def run(identity: str, samples: int) -> dict[str, Any]:
         write_model(open_checkpoint(candidate), result.edits, out, Quiet(), with_patch=False)
         return out
 
-    report = audit_repo(str(candidate), hub=Hub(), base=str(base), threads=1).report
+    def scanned(folder: Path) -> AuditReport:
+        return audit_repo(str(folder), hub=Hub(), base=str(base), threads=1, probe=False).report
+
+    report = scanned(candidate)
     cell = Cell(task=task, family=identity, seed=0, method="auto", samples=samples)
     job = PurifyJob(
         candidate=candidate, base=base, kind="classifier", work=work, report=report, data=clean_data(cell),
         tuning=Tuning(max_length=MAX_LENGTH), threads=1,
-        rescan=lambda result: audit_repo(str(written(result)), hub=Hub(), base=str(base), threads=1).report,
+        rescan=lambda result: scanned(written(result)),
     )  # fmt: skip
     result = auto.purify(job)
     before = accuracy(candidate, task)
