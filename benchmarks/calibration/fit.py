@@ -9,7 +9,7 @@ import numpy as np
 
 from audit.evidence import Rule
 from audit.readings import FAIL_SCORE, REVIEW_SCORE, score_of
-from audit.rulebook import all_rules
+from audit.rulebook import DETECTORS, all_rules
 
 Observation = Mapping[str, Any]
 Thresholds = Mapping[str, tuple[float, float]]
@@ -19,12 +19,18 @@ FLOORS: Mapping[str, float] = {
     # 5 % of tables whose rows follow an exponential tail exactly exceed 2.0-2.4 (400 simulated tables a size).
     "HA201": 2.5,
     # Below twice what is expected nothing is worth a person's time.
-    **dict.fromkeys(("HA203", "HA301", "HA302", "HA401", "HA402", "HA403", "HA501", "HA502"), log(2.0)),
+    **dict.fromkeys(("HA203", "HA301", "HA302", "HA305", "HA401", "HA402", "HA403", "HA501", "HA502"), log(2.0)),
+    # A squared cosine of 0.86: directions that agree less are of no use to whoever removes one.
+    "HA306": 2.0,
+    # A tenth of Gaussian noise: what lies further below a training hides nothing of it.
+    "HA404": 0.1,
 }
 """Calibrated rules, and the least review threshold of each."""
 
 REVIEW_RATE, FAIL_RATE = 1e-3, 1e-5
 """Share of clean models that the tail puts beyond a rule's threshold, per rule."""
+_SLIGHT = frozenset(rule.id for detector in DETECTORS if not detector.bears_a_pass for rule in detector.rules)
+"""Rules on which no pass can rest: a model that they alone could judge is inconclusive."""
 _TAIL = 0.25
 """Share of the clean values that the tail is fitted to."""
 _LEAST_RATIO = 1.4
@@ -70,7 +76,7 @@ def judge(observation: Observation, thresholds: Thresholds, exact_scores: Mappin
     scores |= {rule: exact_scores[rule] for rule in observation["exact"] if rule in exact_scores}
     score = max(scores.values(), default=0.0)
     outcome = "fail" if score >= FAIL_SCORE else "review" if score >= REVIEW_SCORE else "pass"
-    if not scores:
+    if outcome == "pass" and not set(scores) - _SLIGHT:
         outcome = "not judged"
     reached = sorted((r for r, s in scores.items() if s >= REVIEW_SCORE), key=lambda r: -scores[r])
     return Judged(score=score, outcome=outcome, rules=tuple(reached))

@@ -17,7 +17,7 @@ from scanner.records import Rows
 Form = Literal["whole", "component", "parts"]
 
 _ROWS: Final = frozenset({"HA201", "HA202"})
-_COMPONENT: Final = frozenset({"HA301", "HA302", "HA401"})
+_COMPONENT: Final = frozenset({"HA301", "HA302", "HA305", "HA401"})
 _WHOLE: Final = frozenset({"HA303", "HA304"})
 _DIMENSION: Final = frozenset({"HA402"})
 _UNIT: Final = frozenset({"HA403"})
