@@ -27,7 +27,7 @@ from scanner.eval_results import read_results
 from scanner.facts import collect
 from scanner.hub import Hub
 from scanner.lineage.claims import ClaimSet, collect_claims, other_parents, walk
-from scanner.records import DriftFacts, Lineage, RepoFacts, Skip, TokenTable
+from scanner.records import DriftFacts, Lineage, RepoFacts, RepoRef, Skip, TokenTable
 from scanner.refs import RepoSpec, parse_spec
 from scanner.side.reading import Remembered, TextReader
 from scanner.tokens import read_pair_tokens
@@ -138,6 +138,8 @@ def audit_repo(
     try:
         progress.stage("reading the base's repository")
         wanted_base = wanted_base or _declared(facts, claims)
+        named = RepoRef(repo_id=wanted_base.repo_id, path=wanted_base.path, revision=wanted_base.revision)
+        lineage = replace(lineage, base=named)  # a base that cannot be read is declared all the same
         base_facts = collect(hub.resolve(wanted_base), hub)
         family = walk(base_facts, hub)
         ancestors = (*family.ancestors, *(other_parents(claims.bases, hub) if base is None else ()))

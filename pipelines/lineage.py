@@ -20,7 +20,11 @@ MOST_FOUND = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parentage:
-    """Everything the command prints. ``declared`` is the declared base's place in the ranking, if it is in it."""
+    """Everything the command prints.
+
+    ``declared`` is the declared base's place in the ranking, if it is in it; ``relation`` what is declared of it;
+    ``conflicts`` are sentences where two declarations disagree; ``requests`` counts those to the Hub.
+    """
 
     subject: RepoRef
     claims: tuple[Claim, ...]
@@ -30,6 +34,8 @@ class Parentage:
     checks: tuple[Check, ...]
     skips: tuple[Skip, ...]
     sentence: str
+    conflicts: tuple[str, ...] = ()
+    requests: int = 0
 
 
 def find_parent(
@@ -62,14 +68,15 @@ def find_parent(
     skips = [Skip(what="declared base", why=note) for note in claims.notes]
     progress.stage("looking for possible parents")
     first = [collect(hub.resolve(wanted), hub)] if wanted else list(gather(claims.bases[:1], hub, skips))
-    others: list[str] = list(claims.bases[1:] if first else claims.bases)
+    others: list[str] = [*(claims.bases[1:] if first else claims.bases), *claims.hints]
     if first and first[0].ref.repo_id:
         others += walk(first[0], hub).models[1:]
     others += names if names is not None else _searched(facts, hub, skips)
     parents = _distinct([*first, *gather(dict.fromkeys(others), hub, skips, folders=True)])
     if not parents:
+        unread = f" ({skips[0].why.rstrip('.')})" if skips else ""
         raise NothingToCompare(
-            f"{facts.ref.name} declares no base that can be read, and no model like it was found; "
+            f"{facts.ref.name} declares no base that can be read{unread}, and no model like it was found; "
             "list possible parents in a file and name it with --candidates."
         )
     progress.stage("comparing sampled rows")
@@ -85,6 +92,8 @@ def find_parent(
         checks=ranking.checks,
         skips=(*skips, *ranking.left_out),
         sentence=_sentence(declared, ranking),
+        conflicts=claims.conflicts,
+        requests=hub.requests,
     )
 
 
@@ -108,6 +117,11 @@ def _sentence(declared: Ranked | None, ranking: Ranking) -> str:
         if declared is not None and declared.status == "contradicted":
             return f"the weights contradict the declared base {declared.ref}, and no other candidate fits."
         return "no candidate could be shown to be its parent."
+    if ranking.adapter:
+        known = "the declared base" if declared is not None and declared.ref == best.ref else "the candidate"
+        return (
+            f"the adapter fits {known} {best.ref}; its weights do not say which base of that shape it was trained on."
+        )
     if declared is None:
         return f"the nearest candidate is {best.ref}."
     if declared.ref == best.ref:

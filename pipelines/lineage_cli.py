@@ -98,6 +98,9 @@ def as_json(found: "Parentage") -> dict[str, Any]:
         "nearest": str(found.ranking.best.ref) if found.ranking.best else None,
         "runner_up": str(found.ranking.runner_up.ref) if found.ranking.runner_up else None,
         "relation": found.relation,
+        "conflicts": list(found.conflicts),
+        "bytes_read": found.ranking.bytes_read,
+        "requests": found.requests,
         "claims": [{"source": c.source, "value": c.value} for c in found.claims],
         "candidates": [
             {
@@ -126,13 +129,30 @@ def as_json(found: "Parentage") -> dict[str, Any]:
 
 def as_table(found: "Parentage") -> str:
     """The answer for a terminal, free of control characters."""
+    from reports.numbers import byte_size
     from reports.safe_text import clean_line
 
     lines = [f"{found.subject}: {found.sentence}", ""]
     for place, ranked in enumerate(found.ranking.ranked, start=1):
         mark = "declared" if found.declared is not None and ranked.ref == found.declared.ref else ""
         lines.append(f"{place:>3}  {ranked}  {mark}".rstrip())
-    lines += [""] if found.ranking.ranked else []
+    runner_up = found.ranking.runner_up
+    lines += ["", f"runner-up: {runner_up.ref if runner_up else 'none, nothing else was compared'}"]
+    lines += [f"declared: {_declared(found)}"]
+    lines += [f"conflict: {conflict}" for conflict in found.conflicts]
+    lines += [f"cost: {byte_size(found.ranking.bytes_read)} of weights read, {found.requests:,} requests", ""]
     lines += [f"{check.name}: {check.outcome}. {check.note}" for check in found.checks]
     lines += [f"not compared: {skip.what}: {skip.why}" for skip in found.skips]
     return "\n".join(clean_line(line, limit=500) if line else "" for line in lines).rstrip() + "\n"
+
+
+def _declared(found: "Parentage") -> str:
+    """Each declared base with the places that name it, and the declared relation."""
+    from scanner.lineage.claims import ADAPTER, API, CARD, MERGE, NAME_OR_PATH
+
+    places: dict[str, list[str]] = {}
+    for claim in found.claims:
+        if claim.source in {ADAPTER, API, CARD, MERGE, NAME_OR_PATH}:
+            places.setdefault(claim.value, []).append(claim.source)
+    named = [f"{value} ({', '.join(dict.fromkeys(sources))})" for value, sources in places.items()]
+    return f"{'; '.join(named) or 'no base'}; relation {found.relation}"

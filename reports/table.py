@@ -124,8 +124,9 @@ def _facts(report: AuditReport) -> Padding:
     facts.append(("Error rate", Text(error_rate(report))))
     if report.verdict.calibration:
         facts.append(("Calibrated", Text(clean_prose(report.verdict.calibration))))
-    memory = f"peak memory {byte_size(cost.peak_rss_bytes)}"
-    facts.append(("Cost", Text(f"{seconds(cost.seconds)}, {read_bytes(report)}, {memory}")))
+    spent = [seconds(cost.seconds), read_bytes(report)]
+    spent += [f"{cost.requests:,} request{'s' * (cost.requests != 1)}"] if cost.requests else []
+    facts.append(("Cost", Text(", ".join((*spent, f"peak memory {byte_size(cost.peak_rss_bytes)}")))))
     return _rows((Text(name, style="dim"), value) for name, value in facts)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from scanner.alignment import align
 from scanner.errors import HubAuditError
 from scanner.hub import Hub
+from scanner.lineage.adapter import check_fit
 from scanner.lineage.descent import TABLE_SHARE
 from scanner.lineage.direction import check_direction
 from scanner.lineage.mixture import Share, fit_mixture, mixture_check, read_planned, share_of_way
@@ -20,6 +21,8 @@ from scanner.lineage.parted import all_in_step, in_step
 from scanner.lineage.sampling import MAX_SAMPLE_BYTES, Sample, plan_samples
 from scanner.lineage.trace import trace
 from scanner.records import Alignment, Check, LineageStatus, Measured, PairSpec, RepoFacts, RepoRef, Skip
+from scanner.weights.adapted import put_on
+from scanner.weights.adapters import is_adapter
 from scanner.weights.opening import open_source
 from scanner.weights.ranges import GAP_BYTES, SAMPLE_GAP_BYTES
 from scanner.weights.source import WeightSource
@@ -70,6 +73,8 @@ class Ranking:
     """Related models that the candidate did not start from: it carries the whole way from them to another one."""
     bytes_read: int = 0
     """Bytes of weights read from all of them and from the candidate."""
+    adapter: bool = False
+    """Whether the candidate is an adapter: ``verified`` then says that it fits, and no weights tell bases apart."""
 
     @property
     def best(self) -> Ranked | None:
@@ -93,6 +98,8 @@ def rank_candidates(
     candidate: RepoFacts, others: Sequence[RepoFacts], hub: Hub | None, *, seed: int, most_bytes: int | None = None
 ) -> Ranking:
     """Hold the candidate against each of the others. A model that cannot be read is left out with the reason.
+
+    An adapter is fitted onto each of them by names and shapes; no weights are read.
 
     At most ``sampling.MAX_SAMPLE_BYTES`` are read per model whose table fits, one header of those whose does not.
 
@@ -119,6 +126,9 @@ def rank_candidates(
                 continue
             try:
                 with open_source(other, hub, gap_bytes=gap) as theirs:
+                    if is_adapter(ours):
+                        ranked.append(_fitted(candidate, other, ours, theirs))
+                        continue
                     ranked.append(_ranked(candidate, other, ours, theirs, seed, each))
                     read += theirs.bytes_read
             except HubAuditError as error:
@@ -126,8 +136,13 @@ def rank_candidates(
         ranked.sort(key=_sort_key)
         facts = {other.ref: other for other in others}
         near = [r for r in ranked if r.status == "verified"][:MOST_COMPARED]
-        if not near:
-            return Ranking(ranked=tuple(ranked), left_out=tuple(left_out), bytes_read=read + ours.bytes_read)
+        if not near or is_adapter(ours):
+            return Ranking(
+                ranked=tuple(ranked),
+                left_out=tuple(left_out),
+                bytes_read=read + ours.bytes_read,
+                adapter=is_adapter(ours),
+            )
         half = None if most_bytes is None else most_bytes // 2
         compared = _among(candidate, ours, [facts[r.ref] for r in near], hub, seed, half)
         read += compared.bytes_read + ours.bytes_read
@@ -179,6 +194,19 @@ def _ranked(
         log10_p=chance.get("log10_p"),
         note=rows.note,
     )
+
+
+def _fitted(candidate: RepoFacts, other: RepoFacts, adapter: WeightSource, theirs: WeightSource) -> Ranked:
+    """Say whether an adapter can be put on one possible base.
+
+    Raises:
+        CouldNotConclude: the adapter is of a kind that is not followed.
+    """
+    found = put_on(candidate, adapter, theirs, other)
+    status, check = check_fit(found)
+    share = next(m.value for m in check.measurements if m.name == "parameters_with_place")
+    note = "Names and shapes of the adapter were fitted onto it; no row was read."
+    return Ranked(ref=other.ref, status=status, table_share=share, note=note)
 
 
 def _same_sizes(ours: WeightSource, theirs: WeightSource) -> bool:

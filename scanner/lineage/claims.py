@@ -53,6 +53,8 @@ class ClaimSet:
     relation: Relation | None
     conflicts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    """Repository ids that only the configuration's ``_name_or_path`` names, beside declared bases."""
 
 
 def collect_claims(facts: RepoFacts) -> ClaimSet:
@@ -71,6 +73,7 @@ def collect_claims(facts: RepoFacts) -> ClaimSet:
         relation=next(iter(relations.values()), None),
         conflicts=tuple(_base_conflicts(named, itself)) + tuple(_relation_conflicts(relations)),
         notes=tuple(_notes(facts, claims, itself)),
+        hints=tuple(i for i in _distinct([i for source in _WEAK for i in named.get(source, ())]) if i not in bases),
     )
 
 
@@ -155,9 +158,11 @@ def _relations(facts: RepoFacts) -> Iterator[tuple[str, Relation]]:
 
 def _base_conflicts(named: Mapping[str, list[str]], itself: list[str]) -> Iterator[str]:
     """Sentences where two places name bases of which none is the same, the strong places only."""
-    for source in itself:
-        if source not in _WEAK:
-            yield f"{source} declares the model itself as its base."
+    places = [source for source in itself if source not in _WEAK]
+    if places:
+        *first, last = places
+        who = f"{', '.join(first)} and {last} declare" if first else f"{last} declares"
+        yield f"{who} the model itself as its base."
     strong = [(source, _distinct(ids)) for source, ids in named.items() if ids and source not in _WEAK]
     for index, (source, ids) in enumerate(strong):
         for other, others in strong[index + 1 :]:

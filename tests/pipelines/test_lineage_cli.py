@@ -1,10 +1,14 @@
 """`hubaudit lineage` as its user meets it."""
 
 import json
+import re
+from pathlib import Path
 
+import pefts
 import pytest
 from click.testing import CliRunner
 from descents import drifted, random_body, write
+from peft import LoraConfig
 
 from pipelines.cli import cli
 
@@ -124,3 +128,57 @@ def test_the_table_goes_to_a_file(tmp_path):
     assert done.exit_code == 0
     assert "verified" in target.read_text()
     assert ask("org/mine", "--output", str(tmp_path / "no" / "x")).exit_code == 2
+
+
+def test_the_table_names_claims_conflicts_the_runner_up_and_the_cost(hub, tmp_path):
+    done = ask("org/mine", "--candidates", listed(tmp_path, "org/sibling"))
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("runner-up: org/sibling@") for line in lines)
+    assert any(line.startswith("declared: org/base (card base_model") and "relation finetune" in line for line in lines)
+    (cost,) = [line for line in lines if line.startswith("cost: ")]
+    assert cost.endswith(f" {len(hub.log)} requests")
+    alone = ask("org/mine", "--candidates", listed(tmp_path, "org/base"))
+    assert "runner-up: none, nothing else was compared" in alone.stdout
+    itself = ask("org/itself", "--candidates", listed(tmp_path, "org/base"))
+    assert "and Hub tags declare the model itself as its base." in itself.stdout
+
+
+def test_the_configurations_own_name_is_one_candidate_more(hub, folders, tmp_path):
+    folder = write(tmp_path / "renamed", MINE)
+    (folder / "README.md").write_text("---\nbase_model: org/stranger\n---\n")
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "_name_or_path": "org/base"}))
+    hub.add_repo("org/renamed", folder=folder)
+    code, found = answer("org/renamed", "--candidates", listed(tmp_path, "org/sibling"))
+    assert (code, found["status"]) == (1, "contradicted")
+    assert found["nearest"].startswith("org/base@")
+
+
+def test_a_base_that_does_not_exist_is_named(hub, tmp_path):
+    hub.add_repo("org/orphan", folder=write(tmp_path / "orphan", random_body(9)))
+    hub.commit("org/orphan", {"README.md": b"---\nbase_model: org/vanished\n---\n"})
+    done = ask("org/orphan")
+    assert done.exit_code == 4
+    assert "org/vanished does not exist" in done.output
+
+
+def test_the_json_is_as_documented(tmp_path):
+    _, found = answer("org/mine", "--candidates", listed(tmp_path, "org/sibling"))
+    text = (Path(__file__).parents[2] / "docs" / "lineage.md").read_text()
+    told = set(re.findall(r"^\| `([a-z_0-9]+)` \|", text, flags=re.MULTILINE))
+    assert told == set(found) | set(found["candidates"][0])
+
+
+def test_an_adapter_fits_bases_and_tells_none_apart(hub, tmp_path):
+    hub.add_repo("pico/base", folder=pefts.save_base(pefts.llama(), tmp_path / "base"))
+    hub.add_repo("pico/other", folder=pefts.save_base(pefts.llama(seed=5), tmp_path / "other"))
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+    hub.add_repo(
+        "pico/adapter", folder=pefts.save_adapter(pefts.llama(), config, tmp_path / "adapter", name="pico/base")
+    )
+    names = listed(tmp_path, "pico/other", "org/base")
+    code, found = answer("pico/adapter", "--candidates", names)
+    assert (code, found["status"], found["bytes_read"]) == (0, "verified", 0)
+    status = {row["model"].partition("@")[0]: row["status"] for row in found["candidates"]}
+    assert (status["pico/base"], status["pico/other"]) == ("verified", "verified")
+    assert status["org/base"] != "verified"
+    assert "do not say which base" in ask("pico/adapter", "--candidates", names).stdout.splitlines()[0]

@@ -124,6 +124,12 @@ def test_a_model_that_names_itself():
     assert found.conflicts == ("card base_model declares the model itself as its base.",)
 
 
+def test_the_configurations_own_name_is_a_hint_beside_a_declared_base():
+    found = claims("base_model: org/base", config={"_name_or_path": "org/start"})
+    assert (found.bases, found.hints) == (("org/base",), ("org/start",))
+    assert claims(config={"_name_or_path": "org/start"}).hints == ()
+
+
 def test_a_list_of_fifty():
     entries = ", ".join(f"org/m{i}" for i in range(50))
     found = claims(f"base_model: [{entries}]", adapter_config={"base_model_name_or_path": "org/other"})
