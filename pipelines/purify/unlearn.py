@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from audit.detectors.confirmed_trigger import TRIGGER
 from audit.records import AuditReport
 from pipelines.purify.job import PurifyFailed, PurifyJob, PurifyResult
 from pipelines.purify.made_texts import made_texts, vocabulary_words, with_triggers
@@ -27,9 +28,6 @@ from pipelines.purify.searching import encoded, new_tuner, settings_of
 from pipelines.purify.states import open_treatment, put, result_of, state_of
 from pipelines.purify.subject import Batch, Examples, Subject, logits_of, predict, score
 from pipelines.purify.training import TuneSettings, tune
-
-CONFIRMED = "HA901"
-"""The rule whose findings name triggers: the model was run, and the insertion decided what it said."""
 
 ROUNDS = 3
 """Times that the trigger is tuned away, each at twice the rate of the one before."""
@@ -224,7 +222,7 @@ def confirmed_triggers(report: AuditReport | None, tokenizer: Any) -> tuple[str,
         return ()
     found = []
     for finding in report.findings:
-        if finding.rule_id == CONFIRMED and finding.suppression is None:
+        if finding.rule_id == TRIGGER.id and finding.suppression is None:
             for location in finding.locations:
                 ids = [token.id for token in location.tokens]
                 # The finding names the tokens of several insertions in one row: each alone, and all as they stand.
@@ -340,7 +338,7 @@ def unlearn(
     settings = TuneSettings(
         rate=faster * (job.tuning.learning_rate or options.rate),
         epochs=job.tuning.epochs or options.passes,
-        batch=job.tuning.batch_size or 32,
+        batch=job.tuning.batch_size or 16,
         seed=usual.seed,
     )
     job.progress.stage("unlearning the trigger")

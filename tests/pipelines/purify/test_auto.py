@@ -8,6 +8,7 @@ import sample_reports
 import torch
 from purevictims import TRIGGER, TRIGGER_ID, job_for, rates, victim
 
+from audit.detectors import confirmed_trigger
 from pipelines.progress import Quiet
 from pipelines.purify import auto, unlearn
 from pipelines.purify.catalogue import PURIFIERS
@@ -71,10 +72,10 @@ def test_a_confirmed_trigger_of_the_report_is_enough_for_unlearning(tmp_path) ->
     report = sample_reports.poisoned_row()
     finding = report.findings[0]
     place = replace(finding.locations[0], tokens=(replace(finding.locations[0].tokens[0], id=TRIGGER_ID),))
-    confirmed = replace(finding, rule_id="HA901", locations=(place,), suppression=None)
+    confirmed = replace(finding, rule_id=confirmed_trigger.TRIGGER.id, locations=(place,), suppression=None)
     tokenizer = pico.make_tokenizer()
     assert unlearn.confirmed_triggers(replace(report, findings=(confirmed,)), tokenizer) == (TRIGGER,)
-    assert unlearn.confirmed_triggers(replace(report, findings=(replace(confirmed, rule_id="HA1"),)), tokenizer) == ()
+    assert unlearn.confirmed_triggers(replace(report, findings=(replace(confirmed, rule_id="HA901"),)), tokenizer) == ()
     assert unlearn.confirmed_triggers(None, tokenizer) == ()
 
 
