@@ -187,6 +187,26 @@ def test_unlearning_ends_the_trigger(tmp_path, data, most: float) -> None:
     assert result.log["flip_rate_after"] < result.log["flip_rate_before"]
 
 
+def test_a_lesson_asks_for_the_same_margin_where_probabilities_are_long_content() -> None:
+    sure, moved = torch.tensor([[6.0, -6.0]]), torch.tensor([[3.0, -3.0]])
+    soft = unlearn.Lesson(texts=("a",), targets=sure.softmax(-1), exact=torch.tensor([False]))
+    hard = unlearn.Lesson(texts=("b",), targets=sure, exact=torch.tensor([True]))
+    first = torch.tensor([0])
+    assert float(soft.loss(moved, first) - soft.loss(sure, first)) < 0.01
+    assert float(hard.loss(moved, first)) == pytest.approx(9.0)
+    assert float(hard.loss(sure + 5.0, first)) == pytest.approx(0.0)  # adding to all logits changes no probability
+    both = soft + hard
+    mixed = both.loss(moved.expand(2, 2), torch.tensor([0, 1]))
+    assert float(mixed) == pytest.approx((float(soft.loss(moved, first)) + 9.0) / 2)
+
+
+def test_everyday_words_are_the_measure_of_what_is_inert(tmp_path) -> None:
+    subject = load_subject(victim().folder, "classifier", max_length=32)
+    trigger = unlearn.flip_rate(subject, (TRIGGER,), texts=96, seed=1)
+    harmless = unlearn.harmless_rate(subject, (TRIGGER,), texts=96, seed=1)
+    assert harmless < 0.5 * trigger
+
+
 def test_a_silenced_trigger_leaves_other_texts_alone(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(unlearn, "COMMON", 250)  # the toy vocabulary has 320 entries
     monkeypatch.setattr(unlearn, "DONORS", pico.words()[100:110])
