@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from audit.rates import upper_bound
-from benchmarks.calibration.fit import Judged, Observation, Thresholds, located
+from benchmarks.calibration.fit import Judged, Observation, Thresholds, auroc, auroc_interval, located
 
 BEGIN, END = "<!-- calibration:begin -->", "<!-- calibration:end -->"
 
@@ -30,6 +30,7 @@ def section(
             *_clean_part(clean, held_out),
             *_threshold_part(clean, thresholds),
             *_attack_part(attacked),
+            *_score_part(held_out, attacked),
             END,
             "",
         )
@@ -100,6 +101,40 @@ def _attack_part(attacked: Mapping[str, tuple[Observation, Judged]]) -> list[str
     total = [judged for observation, judged in attacked.values() if observation["working"]]
     seen = sum(1 for judged in total if judged.outcome in {"review", "fail"})
     return [*lines, "", f"Of {len(total)} working attacks, {seen} were reviewed or failed.", ""]
+
+
+_EDITS = frozenset({
+    "ep", "ep_datafree", "ep_capped", "sos", "rank_one", "rank_one_capped", "memit", "neuron", "abliteration",
+})  # fmt: skip
+"""Families that write rows, matrices of low rank, a neuron or a direction into a finished model."""
+
+
+def _score_part(held_out: Mapping[str, Judged], attacked: Mapping[str, tuple[Observation, Judged]]) -> list[str]:
+    """How well the score of a model tells working attacks from clean models, on few models."""
+    clean = [judged.score for judged in held_out.values()]
+    working = [(o, judged) for o, judged in attacked.values() if o["working"]]
+    groups = {
+        "edits (rows, low rank, neuron, direction)": [j for o, j in working if o["family"] in _EDITS],
+        "all other families": [j for o, j in working if o["family"] not in _EDITS],
+        "pooled": [j for _, j in working],
+    }
+    lines = [
+        f"**Score of a model**, {len(clean)} clean (held out) against working attacks, weights alone. The interval",
+        "is a bootstrap over models; where every attack lies above every clean model it is a point, and n says what",
+        "it is worth.",
+        "",
+        "| attacks | n | AUROC | 95 % interval | reviewed or failed |",
+        "|---|---|---|---|---|",
+    ]
+    for name, members in groups.items():
+        if not members:
+            continue
+        scores = [judged.score for judged in members]
+        low, high = auroc_interval(clean, scores)
+        seen = sum(1 for judged in members if judged.outcome in {"review", "fail"})
+        area = auroc(clean, scores)
+        lines.append(f"| {name} | {len(members)} | {area:.2f} | {low:.2f} to {high:.2f} | {seen} |")
+    return [*lines, ""]
 
 
 def _attack_row(family: str, members: Sequence[tuple[Observation, Judged]], *, works: bool) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from audit.thresholds import load_profile
-from benchmarks.calibration.fit import FLOORS, cross_fitted, fit, judge, located, tail_point
+from benchmarks.calibration.fit import FLOORS, auroc, auroc_interval, cross_fitted, fit, judge, located, tail_point
 from benchmarks.calibration.table import BEGIN, END, section, splice
 
 EXACT = {"HA303": 0.9}
@@ -61,6 +61,24 @@ def test_a_model_is_judged_by_its_worst_rule() -> None:
     assert judge(observation(2.5), thresholds, EXACT).outcome == "fail"
     assert judge(observation(0.5, exact=("HA303",)), thresholds, EXACT).rules == ("HA303",)
     assert judge(observation(None), thresholds, EXACT).outcome == "not judged"
+
+
+def test_no_pass_rests_on_a_rule_that_sees_little() -> None:
+    thresholds = dict.fromkeys(FLOORS, (1.0, 2.0))
+    slight = {**observation(None), "values": {"HA404": 0.1, "HA203": 0.1, "HA306": 0.0}}
+    assert judge(slight, thresholds, EXACT).outcome == "not judged"
+    assert judge({**slight, "values": {"HA404": 1.5}}, thresholds, EXACT).outcome == "review"
+
+
+def test_the_area_under_the_curve_counts_pairs() -> None:
+    assert auroc([0.1, 0.2], [0.3, 0.2, 0.0]) == pytest.approx((2 + 1.5 + 0) / 6)
+    assert np.isnan(auroc([], [0.1]))
+    rng = np.random.default_rng(3)
+    clean, attacked = rng.normal(size=60).tolist(), rng.normal(1.0, size=40).tolist()
+    low, high = auroc_interval(clean, attacked)
+    assert low < auroc(clean, attacked) < high
+    assert 0.1 < high - low < 0.3
+    assert auroc_interval([0.1, 0.2], [0.9]) == (1.0, 1.0)
 
 
 def test_no_model_is_judged_by_thresholds_that_it_shaped() -> None:
