@@ -29,7 +29,7 @@ def purified(tmp_path_factory: pytest.TempPathFactory) -> Path:
     candidate = purifying.edited(root, lambda model: pico.poison_row(model, purifying.ROW))
     options = ["--base", base, "--method", "restore", "--output", root / "purified", "--no-probe", "--threads", 1]
     done = CliRunner().invoke(cli, ["purify", *map(str, [candidate, *options])])
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 3, done.output
     return root / "purified"
 
 
@@ -102,11 +102,11 @@ def test_the_command_shows_and_pushes_only_with_yes(purified: Path, hub_server: 
         return CliRunner().invoke(cli, ["purify", str(root / "edited"), *options], env={"HF_TOKEN": token})
 
     shown = run("dry")
-    assert shown.exit_code == 0, shown.output
+    assert shown.exit_code == 3, "not probed, so that it worked is not shown"
     assert "model.safetensors" in shown.stdout
     assert "dry run" in shown.stderr
     pushed = run("wet", "--yes")
-    assert pushed.exit_code == 0, pushed.output
+    assert pushed.exit_code == 3, pushed.output
     assert "pushed to" in pushed.stdout
     assert "model.safetensors" in hub_server.paths("me/wet")
     with pytest.raises(Exception, match="me/dry"):
