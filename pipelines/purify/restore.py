@@ -84,7 +84,7 @@ def restore(job: PurifyJob) -> PurifyResult:
     log = [_told(edits, checkpoint, name, job.progress) for name in made]
     return PurifyResult(
         edits=edits,
-        chosen=f"Put {len(made)} tensor{'s' if len(made) != 1 else ''} back where the scan flagged them.",
+        chosen=f"Put back what the scan flagged in {len(made)} tensor{'s' if len(made) != 1 else ''}.",
         log={"restored": log, "left": [asdict(note) for note in notes], "options": asdict(options)},
     )
 
