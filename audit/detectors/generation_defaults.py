@@ -26,7 +26,7 @@ _SHOWN = 5
 
 
 def run(evidence: Evidence) -> Iterator[Hit]:
-    """One finding for each key that names ordinary words, one note for all other differences."""
+    """One finding for each key that names ordinary words, one note for all other differences, where a base was read."""
     notes = []
     for change in evidence.side.values:
         words = _words(change, evidence)
@@ -34,8 +34,13 @@ def run(evidence: Evidence) -> Iterator[Hit]:
             notes.append(change)
         else:
             yield _forces(change, words, evidence)
-    if notes:
+    if notes and _has_base(evidence):
         yield _note(notes, evidence)
+
+
+def _has_base(evidence: Evidence) -> bool:
+    """Whether the defaults were held against a base's: neither against none, nor against a refuted one."""
+    return evidence.base is not None and evidence.lineage.status != "contradicted"
 
 
 def _words(change: ValueChange, evidence: Evidence) -> list[str] | None:
@@ -62,6 +67,7 @@ def _words(change: ValueChange, evidence: Evidence) -> list[str] | None:
 def _forces(change: ValueChange, words: list[str], evidence: Evidence) -> Hit:
     shown = ", ".join(repr(word[:40]) for word in words[:_SHOWN])
     more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    before = f"; in the base it is {change.base or 'not set'}" if _has_base(evidence) else ""
     texts = evidence.tokens.texts if evidence.tokens else ()
     tokens = tuple(Token(id=i, text=texts[i]) for i in change.ids if 0 <= i < len(texts))
     return Hit(
@@ -73,8 +79,8 @@ def _forces(change: ValueChange, words: list[str], evidence: Evidence) -> Hit:
             confidence="high" if evidence.tokens else "low",
             title=FORCES.title,
             explanation=(
-                f"{change.key} in {change.file} is {change.candidate} and names {shown}{more}; in the base it is "
-                f"{change.base or 'not set'}. It acts on every answer of whoever loads the model with its defaults, "
+                f"{change.key} in {change.file} is {change.candidate} and names {shown}{more}{before}. It "
+                f"acts on every answer of whoever loads the model with its defaults, "
                 f"and leaves the weights as they were."
             ),
             remedy="Set this key to the base's value; ask the author what it is for.",

@@ -208,8 +208,8 @@ def _no_choice(facts: RepoFacts, entries: Mapping[str, FileEntry], at_root: Sequ
     nested = sorted(path for path in entries if "/" in path and path.endswith(SUFFIX))
     if nested:
         return CouldNotConclude(
-            f"{facts.ref} keeps its weights in sub-folders ({name_some(nested)}), which are not read yet; download the "
-            "one you mean and scan that folder."
+            f"{facts.ref} keeps its weights in sub-folders ({name_some(nested)}), of which loaders take none by "
+            "themselves; download the one you mean and scan that folder."
         )
     others = sorted(path for path in entries if _form(path) and not _is_state(path))
     if others:

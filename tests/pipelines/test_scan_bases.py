@@ -97,3 +97,12 @@ def test_the_table_says_what_it_cost(hub: LocalHub, tmp_path: Path) -> None:
     _, report, shown = scanned("org/mine", tmp_path)
     assert report["runtime"]["requests"] == len(hub.log) - before > 0
     assert f", {report['runtime']['requests']} requests, peak memory" in shown
+
+
+def test_defaults_are_held_against_no_base_that_was_not_read(hub: LocalHub, tmp_path: Path) -> None:
+    settings = json.dumps({"temperature": 0.6, "eos_token_id": 2}).encode()
+    added(hub, tmp_path, "orphan", "base_model: org/vanished", **{"generation_config.json": settings})
+    _, report, _ = scanned("org/orphan", tmp_path)
+    assert "HA722" not in rules(report)
+    added(hub, tmp_path, "mine", "base_model: org/base", **{"generation_config.json": settings})
+    assert "HA722" in rules(scanned("org/mine", tmp_path)[1])

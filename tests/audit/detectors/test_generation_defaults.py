@@ -51,3 +51,14 @@ def test_hostile_values_stay_bounded():
     (hit,) = judged(changed("stop_strings", words=("<script>" + "a" * 200, "\x1b[31mword")))
     assert hit.finding is not None
     assert "\x1b" not in hit.finding.explanation
+
+
+def test_without_a_base_nothing_is_said_of_one():
+    of = evidence_for.evidence(None, tokens=evidence_for.token_table(TEXTS, special=2))
+    values = (changed("temperature"), changed("suppress_tokens", 2))
+    alone = dataclasses.replace(of, side=SideFacts(values=values), base=None)
+    (hit,) = (hit for hit in DETECTOR.run(alone) if isinstance(hit, Hit))
+    assert hit.rule_id == FORCES.id
+    assert "in the base" not in hit.finding.explanation
+    refuted = dataclasses.replace(alone, base=of.base, lineage=dataclasses.replace(of.lineage, status="contradicted"))
+    assert [hit.rule_id for hit in DETECTOR.run(refuted)] == [FORCES.id]
