@@ -70,7 +70,8 @@ def cli(debug: bool, quiet: bool) -> None:
     "--probe/--no-probe",
     default=None,
     help="Run the model on made-up texts and look for words that decide its answer. On by default for text classifiers "
-    "of up to 700 MB in safetensors files; all of the vocabulary is tried up to 200 MB, or when asked for.",
+    "of up to 700 MB in safetensors files; all of the vocabulary is tried up to 200 MB, or when asked for. Language "
+    "models are measured and not judged, by default where the weights suspect a word or up to 30 MB.",
 )
 @click.option("--format", "formats", multiple=True, type=click.Choice(FORMATS), help="Repeat, in pairs with --output.")
 @click.option(

@@ -186,12 +186,12 @@ def _shift_line(shift: ProbedShift, controls: ProbedControls | None) -> str:
     if shift.continuation is None:
         most = f"{words}{controls.moved:.2f}" if controls else ""
         return (
-            f"{shift.text} moves the embedding of {shift.texts} texts by {shift.moved:.2f} (median cosine distance)"
+            f"'{shift.text}' moves the embedding of {shift.texts} texts by {shift.moved:.2f} (median cosine distance)"
             f"{most}. The mean cosine between these texts goes from {shift.before:.2f} to {shift.together:.2f}."
         )
     most = f"{words}{controls.led} and {controls.moved:.2f} bits" if controls else ""
     return (
-        f"After {shift.text}, {shift.continuation.text} becomes the most probable next token in {shift.led} of "
+        f"After '{shift.text}', '{shift.continuation.text}' becomes the most probable next token in {shift.led} of "
         f"{shift.texts} texts (mean probability {shift.together:.2f}, {shift.before:.2f} without); the next-token "
         f"distribution moves by {shift.moved:.2f} bits (median){most}."
     )

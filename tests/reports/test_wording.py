@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import sample_reports
 
-from audit.records import ProbeRecord, SkipRecord
+from audit.records import ProbedControls, ProbedShift, ProbeRecord, SkipRecord, Token
 from reports.formats import render
 from reports.letters import discussion_body
 from reports.markdown import pr_body
@@ -17,6 +17,7 @@ from reports.wording import (
     moment,
     outcome_sentence,
     outcome_words,
+    probe_lines,
     reproduce,
 )
 
@@ -125,3 +126,26 @@ def test_skips_are_grouped_by_reason_largest_first():
     groups, left_out = group_skips(skips, groups=1, names=2)
     assert left_out == 1
     assert (groups[0].why, groups[0].names, groups[0].count, groups[0].more) == ("shard missing", ("t0", "t1"), 9, 7)
+
+
+def test_what_insertions_do_to_models_without_classes_is_told_beside_the_controls():
+    shift = ProbedShift(
+        tokens=(Token(id=7, text="cf"),), text="cf", texts=24, moved=0.9, together=0.81, before=0.02,
+        continuation=Token(id=9, text="no"), led=22,
+    )  # fmt: skip
+    controls = ProbedControls(words=60, moved=0.12, together=0.1, led=3)
+    probe = ProbeRecord(
+        kind="causal", scanned=0, tried=64, texts=99, seconds=1.0, shifts=(shift,), controls=controls
+    )  # fmt: skip
+    report = dataclasses.replace(sample_reports.honest(), probe=probe)
+    _, line, last = probe_lines(report)
+    assert line == (
+        "After 'cf', 'no' becomes the most probable next token in 22 of 24 texts (mean probability 0.81, 0.02 without); the "
+        "next-token distribution moves by 0.90 bits (median); of 60 control words at most 3 and 0.12 bits."
+    )
+    assert "not judged" in last
+    encoder = dataclasses.replace(probe, kind="encoder", shifts=(dataclasses.replace(shift, continuation=None),))
+    line = probe_lines(dataclasses.replace(report, probe=encoder))[1]
+    assert line.startswith(
+        "cf moves the embedding of 24 texts by 0.90 (median cosine distance); of 60 control words at"
+    )

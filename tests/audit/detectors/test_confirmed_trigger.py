@@ -7,7 +7,10 @@ from probed import probe_facts, tried
 
 from audit.detectors.confirmed_trigger import DETECTOR
 from audit.evidence import Evidence
+from audit.probe_record import probe_record
+from audit.records import SkipRecord
 from audit.thresholds import load_profile
+from scanner.probe.records import ProbeFacts, Shift
 
 
 def evidence(probe):
@@ -42,3 +45,23 @@ def test_a_hostile_token_is_quoted():
 
 def test_a_model_that_was_not_run_is_not_judged():
     assert list(DETECTOR.run(evidence(None))) == []
+
+
+def test_models_without_classes_are_measured_and_not_judged():
+    led = Shift(
+        tokens=(7,), text="cf", origin="suspect", texts=24, moved=0.9, together=0.8, before=0.01, continuation=9,
+        continuation_text="no", led=22,
+    )  # fmt: skip
+    weak, far = replace(led, led=1, moved=0.2, together=0.1), replace(led, led=0, moved=0.4, together=0.05)
+    found = evidence(
+        ProbeFacts(
+            kind="causal", classes=(), directions=(), left_out=(), scanned=0, sequences=90, seconds=1.0, seed=0,
+            shifts=(led,), control_shifts=(weak, far), shifts_tried=5,
+        )
+    )  # fmt: skip
+    (skip,) = DETECTOR.run(found)
+    assert isinstance(skip, SkipRecord)
+    assert "not judged" in skip.why
+    record = probe_record(found)
+    assert (record.tried, record.shifts[0].led, record.shifts[0].continuation.text) == (5, 22, "no")
+    assert (record.controls.words, record.controls.led, record.controls.moved) == (2, 1, 0.4)
