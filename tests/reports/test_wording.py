@@ -147,5 +147,5 @@ def test_what_insertions_do_to_models_without_classes_is_told_beside_the_control
     encoder = dataclasses.replace(probe, kind="encoder", shifts=(dataclasses.replace(shift, continuation=None),))
     line = probe_lines(dataclasses.replace(report, probe=encoder))[1]
     assert line.startswith(
-        "cf moves the embedding of 24 texts by 0.90 (median cosine distance); of 60 control words at"
+        "'cf' moves the embedding of 24 texts by 0.90 (median cosine distance); of 60 control words at"
     )
