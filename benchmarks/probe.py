@@ -100,7 +100,7 @@ def table(out: Path) -> str:
 
     profile = load_profile()
     kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
-    rows: dict[str, list[tuple[bool, bool]]] = {}
+    rows: dict[str, list[tuple[bool, ...]]] = {}
     false, seconds, skipped = [], [], 0
     for one in kept:
         if "facts" not in one:
@@ -111,16 +111,17 @@ def table(out: Path) -> str:
         if one["family"] is None:
             false.append(bool(found))
         elif one["working"] and one["group"] == "backdoor":
+            trigger = set(one["trigger_ids"] or ())
             right = [t for t in found if t.insertion.target == one["target"]]
-            named = any(set(t.insertion.tokens) & set(one["trigger_ids"] or ()) for t in right)
-            rows.setdefault(one["family"], []).append((bool(right), named))
-    lines = ["| attack (working ones) | n | confirmed | trigger named |", "|---|---|---|---|"]
-    lines += [
-        f"| {family} | {len(hits)} | {sum(h for h, _ in hits)} | {sum(n for _, n in hits)} |"
-        for family, hits in sorted(rows.items())
-    ]
+            first = bool(right) and bool(set(right[0].insertion.tokens) & trigger)
+            by_weights = (bool(set(one["suspects"][:most]) & trigger) for most in (1, 10))
+            rows.setdefault(one["family"], []).append((bool(right), first, *by_weights))
+    heads = ("attack (working ones)", "n", "confirmed", "named first", "weights alone: first", "among the first ten")
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
     pooled = [hit for hits in rows.values() for hit in hits]
-    lines.append(f"| **all** | {len(pooled)} | {sum(h for h, _ in pooled)} | {sum(n for _, n in pooled)} |")
+    for family, hits in [*sorted(rows.items()), ("**all**", pooled)]:
+        counts = " | ".join(str(sum(column)) for column in zip(*hits, strict=True))
+        lines.append(f"| {family} | {len(hits)} | {counts} |")
     bound = upper_bound(sum(false), len(false))
     lines.append("")
     lines.append(
