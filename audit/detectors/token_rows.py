@@ -4,7 +4,7 @@ Words that trigger a planted behaviour are trained far more often than ordinary 
 directly; both lift a row's drift above that of tokens as frequent (``audit.row_drift``).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -73,8 +73,25 @@ def _reading(table: TensorDrift, drift: RowDrift, evidence: Evidence) -> Reading
             Measurement(name="drift of the first row", value=float(drift.drift[named[0]]), unit="weight units"),
             Measurement(name="median drift of the rows that moved", value=typical, unit="weight units"),
             Measurement(name="rows judged", value=float(drift.judged), unit="rows"),
+            *_shared_heading(table, named),
         ),
         note="" if drift.adjusted else " Token frequencies were unknown, so drift was compared as it stands.",
+    )
+
+
+def _shared_heading(table: TensorDrift, named: Sequence[int]) -> Iterator[Measurement]:
+    """Whether the rows went the same way: the mean cosine between the changes of two of them, from projections.
+
+    Words trained to one end move alike, and so do those of one class in an honest classifier; so this explains a
+    finding and makes none.
+    """
+    if table.row_heading is None or len(named) < 2:
+        return
+    rows = table.row_heading[list(named)].astype(np.float64)
+    count = len(named)
+    value = (float(np.square(rows.sum(axis=0)).sum()) - float(np.square(rows).sum())) / (count * (count - 1))
+    yield Measurement(
+        name="mean cosine between the changes of these rows", value=float(np.clip(value, -1.0, 1.0)), unit="ratio"
     )
 
 

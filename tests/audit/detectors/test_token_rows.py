@@ -83,12 +83,14 @@ def test_no_token_table_is_an_abstention() -> None:
     assert (hits, [s.what for s in skips]) == ([], ["HA201"])
 
 
-def made(delta: np.ndarray, *, tokens: int | None = ROWS, special: int = 0, ordered: bool = True) -> Evidence:
+def made(
+    delta: np.ndarray, *, tokens: int | None = ROWS, special: int = 0, ordered: bool = True, headings: bool = False
+) -> Evidence:
     """Evidence of one token table with a given change."""
     rng = np.random.default_rng(0)
     base = rng.normal(0, 0.05, (ROWS, COLS)).astype(np.float32)
     facts = drift_facts.tensor_drift(
-        "embeddings.word_embeddings.weight", base, (base + delta).astype(np.float32), spectra=False
+        "embeddings.word_embeddings.weight", base, (base + delta).astype(np.float32), spectra=headings
     )
     drift = dataclasses.replace(drift_facts.from_arrays({}, {}), tensors=(facts,))
     table = (
@@ -177,3 +179,18 @@ def test_more_rows_than_a_tail_holds_are_capped() -> None:
     delta[3000:3030] = 1.0
     (finding,) = findings(DETECTOR, made(delta))
     assert len(finding.locations[0].rows) == 20
+
+
+@pytest.mark.parametrize(("alike", "least", "most"), [(True, 0.95, 1.0), (False, -0.3, 0.3)])
+def test_several_rows_that_went_the_same_way_are_told_so(alike: bool, least: float, most: float) -> None:
+    rng = np.random.default_rng(21)
+    delta = zipf_delta()
+    shared = rng.normal(size=delta.shape[1])
+    for row in range(40, 160, 20):
+        way = shared if alike else rng.normal(size=delta.shape[1])
+        delta[row] = 40.0 * np.linalg.norm(delta[10]) * way / np.linalg.norm(way)
+    (finding,) = findings(DETECTOR, made(delta, headings=True))
+    assert len(finding.locations[0].rows) >= 5
+    value = next(m.value for m in finding.measurements if m.name == "mean cosine between the changes of these rows")
+    assert value is not None
+    assert least <= value <= most
