@@ -6,7 +6,7 @@ of their logarithm: 0.03 for the rows of token tables, 0.4 for other matrices, 1
 upper tenth; what lies far below, and token rows that a cast alone explains, in steps of 0.5. Exact zeros stay exact.
 Token rows that only shrank by the table's common factor are kept as that factor. ``row_dot`` is kept for token tables
 alone, as a cosine in steps of 1/32 (zero where a cast alone explains the row); it is zero for all other tensors when
-read back. ``coding`` is not kept.
+read back. ``coding``, whole singular vectors and ``row_heading`` are not kept, so that HA306 abstains on it.
 """
 
 import io
