@@ -41,9 +41,8 @@ def scan(tmp_path, *options):
     return done.exit_code, json.loads(target.read_text())
 
 
-@pytest.mark.parametrize("options", [(), ("--probe",)])
-def test_a_classifier_on_the_hub_is_run_and_its_trigger_named(hub, tmp_path, options):
-    code, report = scan(tmp_path, *options)
+def test_a_classifier_on_the_hub_is_run_and_its_trigger_named(hub, tmp_path):
+    code, report = scan(tmp_path, "--probe")
     (finding,) = [each for each in report["findings"] if each["rule_id"] == "HA001"]
     assert (code, report["verdict"]["outcome"]) == (1, "fail")
     assert finding["locations"][0]["tokens"][0]["text"] == tiny_classifiers.TRIGGER
@@ -51,8 +50,9 @@ def test_a_classifier_on_the_hub_is_run_and_its_trigger_named(hub, tmp_path, opt
     assert report["probe"]["scanned"] == len(WORDS)
 
 
-def test_no_probe_runs_nothing(hub, tmp_path):
-    _, report = scan(tmp_path, "--no-probe")
+@pytest.mark.parametrize("options", [(), ("--no-probe",)])
+def test_nothing_is_run_that_nobody_asked_for(hub, tmp_path, options):
+    _, report = scan(tmp_path, *options)
     assert report["probe"] is None
     assert "HA001" not in [each["rule_id"] for each in report["findings"]]
 
