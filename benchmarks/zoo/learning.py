@@ -249,7 +249,8 @@ def fit_head(model: Any, data: Encoded, pad: int) -> None:
 
 def unwrapped(model: Any) -> Any:
     """The transformers model inside a PEFT wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    # Not by ``peft_config``: PEFT leaves that on the inner model as well.
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def unwrap(model: Any) -> Any:
