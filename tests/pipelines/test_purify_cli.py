@@ -1,6 +1,7 @@
 """``hubaudit purify`` as its users run it: over the Hub and on folders, to the end, interrupted, and back again."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -245,7 +246,11 @@ def test_ctrl_c_in_the_command_is_not_a_finding(victim: tuple[Path, Path], tmp_p
         f"cli(['purify', {str(candidate)!r}, '--base', {str(base)!r}, '--method', 'e-pur', '--output', {str(out)!r}, "
         "'--no-probe', '--threads', '1'], prog_name='hubaudit')\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+        if not out.exists():
+            break
+        shutil.rmtree(out)  # it had finished before the thread got its turn
     assert done.returncode == 3, done.stderr
     assert "interrupted" in done.stderr
     assert not out.exists()
