@@ -7,8 +7,9 @@ templates have as well is the base's; only what is new is judged.
 import re
 from collections.abc import Iterable, Iterator
 
-from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
-from audit.records import Confidence, Finding, Location, Measurement, Severity
+from audit.evidence import Detector, Evidence, Hit, Rule
+from audit.records import Confidence, Location, Measurement, Severity
+from audit.stated import listed, stated
 from scanner.side.records import Emission, Guard, TemplateFacts
 
 CONDITIONAL = Rule(id="HA701", title="A chat template reacts to what a message says, or to the date", severity="high")
@@ -81,7 +82,7 @@ def _conditional(template: TemplateFacts, evidence: Evidence) -> Iterator[Hit]:
     if not words and not texts:
         return
     looks = [f"{_asks(guard)}" for guard in (*words, *(g for e in texts for g in _triggers(e)))]
-    explanation = f"The template takes another path {_list(dict.fromkeys(looks))}."
+    explanation = f"The template takes another path {listed(dict.fromkeys(looks), most=_SHOWN)}."
     if texts:
         explanation += f" It then writes {_quoted(texts)}."
     yield _hit(
@@ -149,8 +150,9 @@ def _reaches(template: TemplateFacts, evidence: Evidence) -> Iterator[Hit]:
         REACHES,
         "critical" if grave else "low",
         "high" if grave else "low",
-        f"The template uses {_list(uses)}. Such expressions are how a template gets out of the engine that renders it, "
-        f"or lets chance decide; an engine without a sandbox would run what they lead to. Nothing was rendered here.",
+        f"The template uses {listed(uses, most=_SHOWN)}. Such expressions are how a template gets out of the engine "
+        f"that renders it, or lets chance decide; an engine without a sandbox would run what they lead to. Nothing was "
+        f"rendered here.",
         "Do not render this template outside a sandbox; use the base's, and ask the author what it is for.",
         Measurement(
             name="uses beyond formatting",
@@ -266,18 +268,14 @@ def _asks(guard: Guard) -> str:
         return f"from turn {guard.needles[0]} on" if guard.needles else "at some turn"
     words = [needle[:60] for needle in guard.needles if _is_word(needle)] or [needle[:60] for needle in guard.needles]
     return (
-        f"when a message holds {_list(f'{word!r}' for word in words[:_SHOWN])}" if words else "by what a message says"
+        f"when a message holds {listed((f'{word!r}' for word in words[:_SHOWN]), most=_SHOWN)}"
+        if words
+        else "by what a message says"
     )
 
 
 def _quoted(emissions: Iterable[Emission]) -> str:
-    return _list(f"{emission.text[:120]!r}" for emission in emissions)
-
-
-def _list(items: Iterable[str]) -> str:
-    shown = list(items)
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return ", ".join(shown[:_SHOWN]) + more
+    return listed((f"{emission.text[:120]!r}" for emission in emissions), most=_SHOWN)
 
 
 def _hit(
@@ -294,20 +292,17 @@ def _hit(
 ) -> Hit:
     place = f"{template.file}:{template.name}"
     named = "" if template.name == "default" else f" Template {template.name[:40]!a}."
-    return Hit(
-        rule_id=rule.id,
-        score=evidence.profile.value(f"{rule.id}.score") if weighs else 0.0,
-        finding=Finding(
-            rule_id=rule.id,
-            severity=severity,
-            confidence=confidence,
-            title=rule.title,
-            explanation=explanation + named,
-            remedy=remedy,
-            fingerprint=fingerprint(rule.id, evidence.candidate.ref.name, None, place),
-            locations=(Location(file=template.file),),
-            measurements=(measurement,),
-        ),
+    return stated(
+        evidence,
+        rule,
+        severity,
+        confidence,
+        explanation + named,
+        remedy,
+        measurement,
+        locations=(Location(file=template.file),),
+        discriminator=place,
+        score=None if weighs else 0.0,
     )
 
 

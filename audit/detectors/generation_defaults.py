@@ -6,8 +6,9 @@ for; an ordinary word in them is not.
 
 from collections.abc import Iterator
 
-from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
-from audit.records import Finding, Location, Measurement, Token
+from audit.evidence import Detector, Evidence, Hit, Rule
+from audit.records import Location, Measurement, Token
+from audit.stated import listed, stated
 from scanner.side.records import ValueChange
 from scanner.token_models import is_reserved
 
@@ -65,33 +66,21 @@ def _words(change: ValueChange, evidence: Evidence) -> list[str] | None:
 
 
 def _forces(change: ValueChange, words: list[str], evidence: Evidence) -> Hit:
-    shown = ", ".join(repr(word[:40]) for word in words[:_SHOWN])
-    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
     before = f"; in the base it is {change.base or 'not set'}" if _has_base(evidence) else ""
     texts = evidence.tokens.texts if evidence.tokens else ()
     tokens = tuple(Token(id=i, text=texts[i]) for i in change.ids if 0 <= i < len(texts))
-    return Hit(
-        rule_id=FORCES.id,
-        score=evidence.profile.value(f"{FORCES.id}.score"),
-        finding=Finding(
-            rule_id=FORCES.id,
-            severity=FORCES.severity,
-            confidence="high" if evidence.tokens else "low",
-            title=FORCES.title,
-            explanation=(
-                f"{change.key} in {change.file} is {change.candidate} and names {shown}{more}{before}. It "
-                f"acts on every answer of whoever loads the model with its defaults, "
-                f"and leaves the weights as they were."
-            ),
-            remedy="Set this key to the base's value; ask the author what it is for.",
-            fingerprint=fingerprint(FORCES.id, evidence.candidate.ref.name, None, f"{change.file}:{change.key}"),
-            locations=(Location(file=change.file, tokens=tokens[: int(evidence.profile.value("findings.most_rows"))]),),
-            measurements=(
-                Measurement(
-                    name="ordinary words named", value=float(len(words)), unit="tokens", threshold=0.0, comparison=">"
-                ),
-            ),
-        ),
+    return stated(
+        evidence,
+        FORCES,
+        FORCES.severity,
+        "high" if evidence.tokens else "low",
+        f"{change.key} in {change.file} is {change.candidate} and names "
+        f"{listed((repr(word[:40]) for word in words), most=_SHOWN)}{before}. It acts on every answer of whoever loads "
+        f"the model with its defaults, and leaves the weights as they were.",
+        "Set this key to the base's value; ask the author what it is for.",
+        Measurement(name="ordinary words named", value=float(len(words)), unit="tokens", threshold=0.0, comparison=">"),
+        locations=(Location(file=change.file, tokens=tokens[: int(evidence.profile.value("findings.most_rows"))]),),
+        discriminator=f"{change.file}:{change.key}",
     )
 
 
@@ -103,20 +92,16 @@ def _note(changes: list[ValueChange], evidence: Evidence) -> Hit:
     more = f"; and {len(changes) - _SHOWN} more" if len(changes) > _SHOWN else ""
     code = any(change.key in _CODE for change in changes)
     files = dict.fromkeys(change.file for change in changes)
-    return Hit(
-        rule_id=DEFAULTS.id,
+    return stated(
+        evidence,
+        DEFAULTS,
+        "low" if code else "info",
+        "exact",
+        f"Settings of {', '.join(files)} differ from the base's: {shown}{more}.",
+        "Nothing, where the settings suit; they change how the model is used, not what it is.",
+        Measurement(name="settings that differ", value=float(len(changes)), unit="settings"),
+        locations=tuple(Location(file=file) for file in files),
         score=0.0,
-        finding=Finding(
-            rule_id=DEFAULTS.id,
-            severity="low" if code else "info",
-            confidence="exact",
-            title=DEFAULTS.title,
-            explanation=f"Settings of {', '.join(files)} differ from the base's: {shown}{more}.",
-            remedy="Nothing, where the settings suit; they change how the model is used, not what it is.",
-            fingerprint=fingerprint(DEFAULTS.id, evidence.candidate.ref.name, None),
-            locations=tuple(Location(file=file) for file in files),
-            measurements=(Measurement(name="settings that differ", value=float(len(changes)), unit="settings"),),
-        ),
     )
 
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
+from audit.evidence import Detector, Evidence, Hit, Rule
 from audit.lookalikes import Likeness, known_owners, nearest
-from audit.records import Confidence, Finding, Location, Measurement, Severity
+from audit.records import Location, Measurement, Severity
+from audit.stated import stated
 from scanner.side.records import BaseHistory
 
 LOOKALIKE = Rule(id="HA751", title="The owner's name is nearly that of another", severity="medium")
@@ -42,7 +43,7 @@ def _lookalike(evidence: Evidence, owner: str, found: tuple[str, Likeness], *, o
     name, how = found
     grave = of_base or how == "the same to a quick eye"
     whose = "the owner of the declared base" if of_base else "a well-known publisher"
-    return _hit(
+    return stated(
         evidence,
         LOOKALIKE,
         "medium" if grave else "low",
@@ -51,8 +52,9 @@ def _lookalike(evidence: Evidence, owner: str, found: tuple[str, Likeness], *, o
         f"under names that are nearly a known one.",
         f"Make sure that {owner!r} is whom you mean.",
         Measurement(name="names it resembles", value=1.0, unit="names", threshold=0.0, comparison=">"),
+        locations=(Location(file=_CARD),),
         discriminator=f"{owner}:{name}",
-        weighs=grave,
+        score=None if grave else 0.0,
     )
 
 
@@ -101,7 +103,7 @@ def _days(before: str | None, after: str | None) -> float | None:
 
 
 def _told(evidence: Evidence, severity: Severity, explanation: str, days: float, what: str) -> Hit:
-    return _hit(
+    return stated(
         evidence,
         HISTORY,
         severity,
@@ -109,37 +111,9 @@ def _told(evidence: Evidence, severity: Severity, explanation: str, days: float,
         explanation,
         "Pin the base by its commit; see whether the weights descend from it (`hubaudit lineage`).",
         Measurement(name="days between the model and its base", value=days, unit="days"),
+        locations=(Location(file=_CARD),),
         discriminator=what,
-        weighs=False,
-    )
-
-
-def _hit(
-    evidence: Evidence,
-    rule: Rule,
-    severity: Severity,
-    confidence: Confidence,
-    explanation: str,
-    remedy: str,
-    measurement: Measurement,
-    *,
-    discriminator: str,
-    weighs: bool,
-) -> Hit:
-    return Hit(
-        rule_id=rule.id,
-        score=evidence.profile.value(f"{rule.id}.score") if weighs else 0.0,
-        finding=Finding(
-            rule_id=rule.id,
-            severity=severity,
-            confidence=confidence,
-            title=rule.title,
-            explanation=explanation,
-            remedy=remedy,
-            fingerprint=fingerprint(rule.id, evidence.candidate.ref.name, None, discriminator),
-            locations=(Location(file=_CARD),),
-            measurements=(measurement,),
-        ),
+        score=0.0,
     )
 
 

@@ -4,10 +4,11 @@ Severity follows from who runs it: what a configuration names runs when the mode
 program when somebody starts it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
-from audit.records import Confidence, Finding, Location, Measurement, Severity
+from audit.evidence import Detector, Evidence, Hit, Rule
+from audit.records import Confidence, Location, Measurement, Severity
+from audit.stated import listed, stated
 from scanner.side.records import AutoMap, CodeFile, Program
 
 REMOTE = Rule(id="HA731", title="The configuration names code to load", severity="low", weighs=False)
@@ -52,7 +53,7 @@ def _remote(entries: tuple[AutoMap, ...], evidence: Evidence) -> Hit:
     base = evidence.base.ref.repo_id if evidence.base else None
     foreign = [entry for entry in entries if entry.repo is not None and entry.repo != base]
     own = [entry for entry in entries if not entry.inherited]
-    targets = _list(f"{entry.target!r}" for entry in (foreign or own or list(entries)))
+    targets = listed((f"{entry.target!r}" for entry in (foreign or own or list(entries))), most=_SHOWN)
     where = " It lies in another repository, whose owner may change it at any time." if foreign else ""
     same = "" if own else " It is the base's own code, byte for byte."
     return _hit(
@@ -96,8 +97,8 @@ def _acts(file: CodeFile, evidence: Evidence, *, grave: bool, loaded: bool) -> H
         ACTS,
         "high" if grave else "low",
         "medium",
-        f"{file.path} uses {_list(file.acts)}. {who} Models need neither programs nor the network. The code was read, "
-        f"not run; what it does with these was not followed.",
+        f"{file.path} uses {listed(file.acts, most=_SHOWN)}. {who} Models need neither programs nor the network. "
+        f"The code was read, not run; what it does with these was not followed.",
         "Read the file before running it; load the model without its code where that is possible.",
         Measurement(
             name="calls and imports that act", value=float(len(file.acts)), unit="names", threshold=0.0, comparison=">"
@@ -125,9 +126,12 @@ def _programs(programs: list[Program], evidence: Evidence) -> Hit:
     grave = [program for program in programs if program.kind not in _QUIET_KINDS]
     filled = [program for program in programs if program.members]
     first = (grave or filled or programs)[:_SHOWN]
-    names = _list(
-        f"{program.path!r} ({program.kind}{f', holds {program.members[0]!r}' if program.members else ''})"
-        for program in (*first, *(p for p in programs if p not in first))
+    names = listed(
+        (
+            f"{program.path!r} ({program.kind}{f', holds {program.members[0]!r}' if program.members else ''})"
+            for program in (*first, *(p for p in programs if p not in first))
+        ),
+        most=_SHOWN,
     )
     severity: Severity = "medium" if grave else "low" if filled else "info"
     return _hit(
@@ -154,7 +158,9 @@ def _scan(evidence: Evidence) -> Iterator[Hit]:
     if issues:
         levels: list[Severity] = [_LEVELS.get(str(issue.get("level")), "low") for issue in issues]
         worst: Severity = next((level for level in ("high", "medium") if level in levels), "low")
-        said = _list(f"{str(issue.get('path'))[:100]!r}: {str(issue.get('level'))[:20]}" for issue in issues)
+        said = listed(
+            (f"{str(issue.get('path'))[:100]!r}: {str(issue.get('level'))[:20]}" for issue in issues), most=_SHOWN
+        )
         yield _hit(
             evidence,
             FLAGGED,
@@ -181,12 +187,6 @@ def _scan(evidence: Evidence) -> Iterator[Hit]:
         )
 
 
-def _list(items: Iterable[str]) -> str:
-    shown = list(items)
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return ", ".join(shown[:_SHOWN]) + more
-
-
 def _hit(
     evidence: Evidence,
     rule: Rule,
@@ -200,20 +200,17 @@ def _hit(
     weighs: bool,
 ) -> Hit:
     most = int(evidence.profile.value("findings.most"))
-    return Hit(
-        rule_id=rule.id,
-        score=evidence.profile.value(f"{rule.id}.score") if weighs else 0.0,
-        finding=Finding(
-            rule_id=rule.id,
-            severity=severity,
-            confidence=confidence,
-            title=rule.title,
-            explanation=explanation,
-            remedy=remedy,
-            fingerprint=fingerprint(rule.id, evidence.candidate.ref.name, None, files[0] if rule is ACTS else ""),
-            locations=tuple(Location(file=file) for file in files[:most]) or (Location(file="README.md"),),
-            measurements=(measurement,),
-        ),
+    return stated(
+        evidence,
+        rule,
+        severity,
+        confidence,
+        explanation,
+        remedy,
+        measurement,
+        locations=tuple(Location(file=file) for file in files[:most]) or (Location(file="README.md"),),
+        discriminator=files[0] if rule is ACTS else "",
+        score=None if weighs else 0.0,
     )
 
 

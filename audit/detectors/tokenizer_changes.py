@@ -6,8 +6,9 @@ anew is told once, as what it is.
 
 from collections.abc import Iterator
 
-from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
-from audit.records import Confidence, Finding, Location, Measurement, Severity, Token
+from audit.evidence import Detector, Evidence, Hit, Rule
+from audit.records import Confidence, Location, Measurement, Severity, Token
+from audit.stated import stated
 from scanner.side.records import StepChange, TokenizerFacts
 from scanner.token_models import is_reserved
 
@@ -129,20 +130,16 @@ def _hit(
     review_only: bool = False,
 ) -> Hit:
     score = evidence.profile.value(f"{rule.id}.score") if rule.weighs else 0.0
-    return Hit(
-        rule_id=rule.id,
+    return stated(
+        evidence,
+        rule,
+        severity,
+        confidence,
+        explanation,
+        remedy,
+        measurement,
+        locations=(Location(file="tokenizer.json", tokens=tokens),),
         score=min(score, evidence.profile.value("policy.review_score")) if review_only else score,
-        finding=Finding(
-            rule_id=rule.id,
-            severity=severity,
-            confidence=confidence,
-            title=rule.title,
-            explanation=explanation,
-            remedy=remedy,
-            fingerprint=fingerprint(rule.id, evidence.candidate.ref.name, None),
-            locations=(Location(file="tokenizer.json", tokens=tokens),),
-            measurements=(measurement,),
-        ),
     )
 
 

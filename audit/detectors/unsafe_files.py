@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
-from audit.records import Finding, Location, Measurement
+from audit.evidence import Detector, Evidence, Hit, Rule
+from audit.records import Location, Measurement
+from audit.stated import listed, stated
 from scanner.records import PickleImports
 
 DANGEROUS = Rule(id="HA604", title="A pickle imports what can act on the computer that opens it", severity="critical")
@@ -21,34 +22,27 @@ def run(evidence: Evidence) -> Iterator[Hit]:
 
 def _hit(pickle: PickleImports, rule: Rule, evidence: Evidence) -> Hit:
     names = pickle.dangerous if rule is DANGEROUS else pickle.unknown
-    what = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    what = listed(names, most=_SHOWN)
     if pickle.computed:
         what = f"{what} and a name that is computed" if what else "a name that is computed while it is opened"
-    return Hit(
-        rule_id=rule.id,
-        score=evidence.profile.value(f"{rule.id}.score") if rule is DANGEROUS else 0.0,
-        finding=Finding(
-            rule_id=rule.id,
-            severity=rule.severity,
-            confidence="exact",
-            title=rule.title,
-            explanation=(
-                f"{pickle.path} imports {what}. Opening a pickle runs what it imports, unless the loader refuses it; "
-                "weights need none of this. The file was not opened here."
-            ),
-            remedy="Do not open the file; load the model from safetensors, or ask the author for a file without it.",
-            fingerprint=fingerprint(rule.id, evidence.candidate.ref.name, pickle.path),
-            locations=(Location(file=pickle.path),),
-            measurements=(
-                Measurement(
-                    name="imports beyond weights",
-                    value=float(len(names) + pickle.computed),
-                    unit="names",
-                    threshold=0.0,
-                    comparison=">",
-                ),
-            ),
+    return stated(
+        evidence,
+        rule,
+        rule.severity,
+        "exact",
+        f"{pickle.path} imports {what}. Opening a pickle runs what it imports, unless the loader refuses it; "
+        "weights need none of this. The file was not opened here.",
+        "Do not open the file; load the model from safetensors, or ask the author for a file without it.",
+        Measurement(
+            name="imports beyond weights",
+            value=float(len(names) + pickle.computed),
+            unit="names",
+            threshold=0.0,
+            comparison=">",
         ),
+        locations=(Location(file=pickle.path),),
+        tensor=pickle.path,
+        score=None if rule is DANGEROUS else 0.0,
     )
 
 
