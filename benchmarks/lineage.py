@@ -25,12 +25,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scipy.special import betaincinv
-
 from benchmarks.lineages.derived import DERIVED, derive
 from benchmarks.lineages.page import write_page
 from benchmarks.lineages.plan import FAMILIES
 from benchmarks.lineages.train import BANK, RECORD
+from pipelines.purify import intervals
 from scanner.alignment import align
 from scanner.config_json import parse_object
 from scanner.conversions import Canonical, canonicalise
@@ -46,7 +45,6 @@ from scanner.weights.opening import open_source
 RESULTS = Path("benchmarks/results/lineage.json")
 ENCODERS = Path("build/zoo/real")
 FAMILY = Path("build/family/v1/demo")
-CONFIDENCE = 0.95
 _TUNED = ("fine-tune", "instruct", "MiniLM and its fine-tunes")
 MORE_STARTS = 3
 """Models from scratch without a family that altered descendants are held against as well."""
@@ -273,11 +271,11 @@ def _extremes(found: list[dict[str, Any]]) -> dict[str, float | None]:
 
 def rate(count: int, total: int) -> dict[str, float | int]:
     """A share with its Clopper-Pearson interval (exact, two-sided, 95 %)."""
-    tail = (1 - CONFIDENCE) / 2
-    low = float(betaincinv(count, total - count + 1, tail)) if count else 0.0
-    high = float(betaincinv(count + 1, total - count, 1 - tail)) if count < total else 1.0
-    share = count / total if total else 0.0
-    return {"count": count, "of": total, "share": round(share, 5), "low": round(low, 5), "high": round(high, 5)}
+    if total == 0:
+        return {"count": 0, "of": 0, "share": 0.0, "low": 0.0, "high": 1.0}
+    found = intervals.rate(count, total)
+    numbers = {"share": found.value, "low": found.low, "high": found.high}
+    return {"count": count, "of": total, **{name: round(value, 5) for name, value in numbers.items()}}
 
 
 def table(statistics: dict[str, Any]) -> str:

@@ -7,7 +7,8 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
+
+from pipelines.purify.intervals import rate
 
 BEGIN, END = "<!-- triage:begin -->", "<!-- triage:end -->"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
@@ -56,9 +57,8 @@ def write(results: dict[str, Any]) -> None:
 
 def interval(seen: int, n: int) -> tuple[float, float]:
     """Two-sided 95 % interval of a rate (Clopper & Pearson 1934)."""
-    low = float(beta.ppf(0.025, seen, n - seen + 1)) if seen else 0.0
-    high = float(beta.ppf(0.975, seen + 1, n - seen)) if seen < n else 1.0
-    return low, high
+    found = rate(seen, n)
+    return found.low, found.high
 
 
 def _section(results: dict[str, Any]) -> Iterator[str]:

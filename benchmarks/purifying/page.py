@@ -3,7 +3,8 @@
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
+
+from pipelines.purify.intervals import rate
 
 
 def page(cells: list[dict[str, Any]]) -> str:
@@ -53,9 +54,7 @@ def _pct(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _interval(rate: float, n: int) -> tuple[float, float]:
+def _interval(share: float, n: int) -> tuple[float, float]:
     """Clopper–Pearson, 95 %."""
-    k = round(rate * n)
-    low = 0.0 if k == 0 else float(beta.ppf(0.025, k, n - k + 1))
-    high = 1.0 if k == n else float(beta.ppf(0.975, k + 1, n - k))
-    return low, high
+    found = rate(round(share * n), n)
+    return found.low, found.high
