@@ -5,35 +5,30 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pipelines.command import Exit, ends_with_a_sentence, in_one_line, load_baseline, open_hub, template_dir_option
-from pipelines.output import FORMATS, check_targets, pair_outputs, write_reports
+from pipelines.command import (
+    BASELINE_HELP,
+    FAILING,
+    Exit,
+    baseline_option,
+    ends_with_a_sentence,
+    fail_on_option,
+    in_one_line,
+    load_baseline,
+    open_hub,
+    template_dir_option,
+)
+from pipelines.output import check_targets, pair_outputs, report_options, write_reports
 
 if TYPE_CHECKING:
     from pipelines.audit_repo import Audited
-
-FAIL_ON = ("review", "fail", "never")
 
 
 @click.command()
 @click.argument("model")
 @click.option("--base", metavar="BASE", help="Hold the card against this base instead of the declared one.")
-@click.option("--format", "formats", multiple=True, type=click.Choice(FORMATS), help="Repeat, in pairs with --output.")
-@click.option(
-    "--output", "outputs", multiple=True, metavar="PATH", help="Where the format before it goes; - is stdout."
-)
-@click.option(
-    "--fail-on",
-    type=click.Choice(FAIL_ON),
-    default="review",
-    show_default=True,
-    help="The mildest outcome that exits with 1; a contradicted claim is `review`.",
-)
-@click.option(
-    "--baseline",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Findings that are accepted, each with a reason and an expiry date (docs/reports.md).",
-)
+@report_options
+@fail_on_option("The mildest outcome that exits with 1; a contradicted claim is `review`.")
+@baseline_option(BASELINE_HELP)
 @template_dir_option
 @click.pass_context
 @ends_with_a_sentence
@@ -83,8 +78,7 @@ def card(
 
 def exit_of_card(audited: "Audited", fail_on: str) -> Exit:
     """Return the exit code; see docs/decisions for why an outcome of ``inconclusive`` can exit with 0 here."""
-    failing = {"review": {"review", "fail"}, "fail": {"fail"}, "never": set[str]()}[fail_on]
-    if audited.report.verdict.outcome in failing:
+    if audited.report.verdict.outcome in FAILING[fail_on]:
         return Exit.FINDING
     match audited.ending:
         case "nothing_to_compare":

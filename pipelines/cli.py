@@ -10,12 +10,23 @@ import click
 
 from pipelines.attest_cli import attest, verify_attestation
 from pipelines.card_cli import card
-from pipelines.command import Exit, in_one_line, load_baseline, load_report, open_hub, template_dir_option
+from pipelines.command import (
+    BASELINE_HELP,
+    FAILING,
+    Exit,
+    baseline_option,
+    fail_on_option,
+    in_one_line,
+    load_baseline,
+    load_report,
+    open_hub,
+    template_dir_option,
+)
 from pipelines.command import ends_with_a_sentence as _ends_with_a_sentence
 from pipelines.evaluate_cli import evaluate
 from pipelines.fleet_cli import fleet
 from pipelines.lineage_cli import lineage
-from pipelines.output import FORMATS, check_targets, pair_outputs, write_reports
+from pipelines.output import check_targets, pair_outputs, report_options, write_reports
 from pipelines.publish_cli import publish
 from pipelines.purify_cli import purify
 from pipelines.serve_cli import serve
@@ -25,8 +36,6 @@ from pipelines.sizes import SizeParam
 if TYPE_CHECKING:
     from audit.records import AuditReport
     from pipelines.audit_repo import Audited
-
-FAIL_ON = ("review", "fail", "never")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -74,23 +83,9 @@ def cli(debug: bool, quiet: bool) -> None:
     "files of up to 700 MB. Takes from half a minute to several minutes of one core. Language models and encoders are "
     "measured and not judged.",
 )
-@click.option("--format", "formats", multiple=True, type=click.Choice(FORMATS), help="Repeat, in pairs with --output.")
-@click.option(
-    "--output", "outputs", multiple=True, metavar="PATH", help="Where the format before it goes; - is stdout."
-)
-@click.option(
-    "--fail-on",
-    type=click.Choice(FAIL_ON),
-    default="review",
-    show_default=True,
-    help="The mildest outcome that exits with 1.",
-)
-@click.option(
-    "--baseline",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Findings that are accepted, each with a reason and an expiry date (docs/reports.md).",
-)
+@report_options
+@fail_on_option()
+@baseline_option(BASELINE_HELP)
 @template_dir_option
 @click.pass_context
 @_ends_with_a_sentence
@@ -158,8 +153,7 @@ def scan(
 
 @cli.command()
 @click.argument("report", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--format", "formats", multiple=True, type=click.Choice(FORMATS), help="As in `scan`.")
-@click.option("--output", "outputs", multiple=True, metavar="PATH", help="As in `scan`; - is stdout.")
+@report_options
 @template_dir_option
 @_ends_with_a_sentence
 def report(report: Path, formats: tuple[str, ...], outputs: tuple[str, ...], template_dir: Path | None) -> None:
@@ -237,7 +231,6 @@ def exit_code(audited: "Audited", fail_on: str) -> Exit:
             return Exit.COULD_NOT_CONCLUDE
         case "concluded":
             pass
-    failing = {"review": {"review", "fail"}, "fail": {"fail"}, "never": set[str]()}[fail_on]
-    if audited.report.verdict.outcome in failing:
+    if audited.report.verdict.outcome in FAILING[fail_on]:
         return Exit.FINDING
     return Exit.COULD_NOT_CONCLUDE if audited.report.verdict.outcome == "inconclusive" else Exit.NOTHING_FOUND

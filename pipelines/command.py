@@ -1,7 +1,7 @@
 """What all commands of the command line share: exit codes, errors as one sentence, the Hub and reports they open."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from functools import wraps
 from pathlib import Path
@@ -27,6 +27,13 @@ class Exit(IntEnum):
     COULD_NOT_CONCLUDE = 3
     NOTHING_TO_COMPARE = 4
 
+
+FAILING: Mapping[str, frozenset[str]] = {
+    "review": frozenset({"review", "fail"}),
+    "fail": frozenset({"fail"}),
+    "never": frozenset(),
+}
+"""What ``--fail-on`` may be, and the outcomes that then exit with 1."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -66,6 +73,21 @@ def ends_with_a_sentence(command: Command) -> Command:
 
     return run  # type: ignore[return-value]
 
+
+def fail_on_option(help_text: str = "The mildest outcome that exits with 1.") -> Callable[[Command], Command]:
+    """Return the option ``--fail-on``."""
+    return click.option(
+        "--fail-on", type=click.Choice(tuple(FAILING)), default="review", show_default=True, help=help_text
+    )
+
+
+def baseline_option(help_text: str) -> Callable[[Command], Command]:
+    """Return the option ``--baseline``."""
+    existing = click.Path(exists=True, dir_okay=False, path_type=Path)
+    return click.option("--baseline", type=existing, metavar="FILE", help=help_text)
+
+
+BASELINE_HELP = "Findings that are accepted, each with a reason and an expiry date (docs/reports.md)."
 
 template_dir_option = click.option(
     "--template-dir",

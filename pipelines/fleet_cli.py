@@ -4,7 +4,6 @@ Thin, like all of the command line: parses, calls one function, prints. Heavy im
 """
 
 import json
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipelines.command import Exit, ends_with_a_sentence, load_baseline
+from pipelines.command import FAILING, Exit, baseline_option, ends_with_a_sentence, fail_on_option, load_baseline
 from pipelines.fleet_ledger_cli import COMMANDS, LEDGER, ledger_option, reading, stop_file_of
 from pipelines.settings import load_settings
+from pipelines.sizes import SizeParam
 
 if TYPE_CHECKING:
     from pipelines.fleet import Observer
@@ -28,23 +28,6 @@ if TYPE_CHECKING:
     from pipelines.selection import Problems, Selection
 
 MEGABYTE = 1_000_000
-_SIZE = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)\s*([KMGT]?)(i?)B?", re.ASCII | re.IGNORECASE)
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]
-    """A number of bytes: ``500MB``, ``20GB``, ``2GiB``."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the bytes."""
-        if isinstance(value, int):
-            return value
-        match = _SIZE.fullmatch(str(value).strip())
-        if match is None:
-            self.fail(f"{value!r} is not a size; write 500MB or 20GB.", param, ctx)
-        step = 1024 if match[3] else 1000
-        return int(float(match[1]) * step ** " KMGT".index(match[2].upper() or " "))
 
 
 @click.group(invoke_without_command=True)
@@ -73,9 +56,9 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--threads", type=click.IntRange(1, 64), default=4, show_default=True, help="Scans at a time in each process."
 )
-@click.option("--worker-memory", type=Size(), default="2GiB", show_default=True, help="Replace larger processes.")
+@click.option("--worker-memory", type=SizeParam(), default="2GiB", show_default=True, help="Replace larger processes.")
 @click.option("--cache", type=click.Path(file_okay=False, path_type=Path), help="Bytes of bases; <ledger>.cache.")
-@click.option("--cache-size", type=Size(), default="20GB", show_default=True, help="At most so many; 0 for none.")
+@click.option("--cache-size", type=SizeParam(least=0), default="20GB", show_default=True, help="At most; 0 for none.")
 @click.option("--quota-share", type=click.FloatRange(0.01, 1.0), default=0.9, show_default=True)
 @click.option("--job-timeout", type=click.FloatRange(min=1.0), default=3600.0, show_default=True, help="Seconds.")
 @click.option("--retry-wait", type=click.FloatRange(min=0.0), default=30.0, show_default=True, help="Seconds.")
@@ -89,19 +72,8 @@ class Size(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--log", "log", type=click.Choice(("auto", "json", "none")), default="auto", help="auto: bar on a terminal."
 )
-@click.option(
-    "--fail-on",
-    type=click.Choice(("review", "fail", "never")),
-    default="review",
-    show_default=True,
-    help="The mildest verdict that exits with 1.",
-)
-@click.option(
-    "--baseline",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Findings that are accepted (docs/reports.md); a changed list makes everything due again.",
-)
+@fail_on_option("The mildest verdict that exits with 1.")
+@baseline_option("Findings that are accepted (docs/reports.md); a changed list makes everything due again.")
 @ledger_option
 @click.pass_context
 @ends_with_a_sentence
@@ -288,8 +260,7 @@ def _exit_code(report: "RunReport", fail_on: str) -> Exit:
     """
     if report.counts.total == 0:
         return Exit.NOTHING_TO_COMPARE
-    failing = {"review": ("review", "fail"), "fail": ("fail",), "never": ()}[fail_on]
-    if any(report.verdicts.get(outcome) for outcome in failing):
+    if any(report.verdicts.get(outcome) for outcome in FAILING[fail_on]):
         return Exit.FINDING
     open_ends = report.counts.failed or report.counts.pending or report.summary.stopped
     return Exit.COULD_NOT_CONCLUDE if open_ends else Exit.NOTHING_FOUND

@@ -4,9 +4,9 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -22,6 +22,20 @@ CYCLONEDX_SUFFIXES = (".cdx.json", "bom.json")
 
 Target = tuple[str, str]
 """A format and where it goes: a path, or "-" for stdout."""
+
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def report_options(command: _Command) -> _Command:
+    """Give a command ``--format`` (as ``formats``) and ``--output`` (as ``outputs``), both repeatable."""
+    formats = click.option(
+        "--format", "formats", multiple=True, type=click.Choice(FORMATS), help="Repeat, in pairs with --output."
+    )
+    outputs = click.option(
+        "--output", "outputs", multiple=True, metavar="PATH", help="Where the format before it goes; - is stdout."
+    )
+    return formats(outputs(command))
 
 
 def pair_outputs(formats: Sequence[str], outputs: Sequence[str]) -> list[Target]:

@@ -23,9 +23,12 @@ def parse_size(text: str) -> int:
 
 
 class SizeParam(click.ParamType[int]):
-    """A size of at least ``LEAST_BYTES``, as a number of bytes."""
+    """A size of at least ``least`` bytes, as a number of bytes."""
 
     name = "size"
+
+    def __init__(self, least: int = LEAST_BYTES) -> None:
+        self.least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse, or fail with a sentence."""
@@ -35,6 +38,6 @@ class SizeParam(click.ParamType[int]):
             size = parse_size(str(value))
         except ValueError as error:
             self.fail(f"{error}.", param, ctx)
-        if size < LEAST_BYTES:
+        if size < self.least:
             self.fail(f"{value} is too little to say anything; give at least 1MB.", param, ctx)
         return size

@@ -19,6 +19,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.command import FAILING
 from scanner.errors import BadReference
 from scanner.paths import shown
 from scanner.plain_yaml import BadYaml, load_mapping
@@ -26,7 +27,6 @@ from scanner.refs import parse_spec
 
 MAX_MODELS = 2000
 MAX_CONFIG_BYTES = 1 << 20
-FAIL_ON = ("review", "fail", "never")
 PUBLISH = ("none", "section", "pr", "discussion")
 _TARGET_KEYS = frozenset({"model", "base", "revision", "fail-on"})
 _CONFIG_KEYS = frozenset({"models", "authors", "base", "fail-on"})
@@ -85,7 +85,7 @@ def read_inputs(environment: Mapping[str, str], known_formats: tuple[str, ...]) 
     default = Target(
         model="",
         base=_text(given.get("base"), "base"),
-        fail_on=_one_of(given.get("fail-on", "review"), "fail-on", FAIL_ON),
+        fail_on=_one_of(given.get("fail-on", "review"), "fail-on", tuple(FAILING)),
     )
     targets = [replace(default, model=_model(name)) for name in _words(given.get("models", ""))]
     authors: list[str] = []
@@ -153,7 +153,7 @@ def _configured(path: Path, default: Target) -> tuple[list[Target], list[str], T
 
 def _overridden(default: Target, fields: Mapping[str, Any], where: str) -> Target:
     base = _text(fields.get("base"), "base", where) or default.base
-    fail_on = _one_of(_text(fields.get("fail-on"), "fail-on", where) or default.fail_on, "fail-on", FAIL_ON)
+    fail_on = _one_of(_text(fields.get("fail-on"), "fail-on", where) or default.fail_on, "fail-on", tuple(FAILING))
     return replace(default, base=base, fail_on=fail_on)
 
 
