@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,8 +17,6 @@ from scanner.curvature.tensors import Pooled, measure_tensor
 from scanner.facts import collect
 from scanner.hub import Hub
 from scanner.probe.loading import load
-from scanner.probe.probing import DEFAULT_LIMITS, ProbeLimits
-from scanner.probe.running import bounded_threads
 from scanner.probe.staging import CannotProbe
 from scanner.records import F32, PairSpec, RepoRef, Skip
 from scanner.renaming import pair_names
@@ -30,6 +29,18 @@ BLOCK_BYTES: Final = 16 << 20
 
 _RUNNING: Final = "running the model on the given examples"
 _HOLDING: Final = "holding the change against the given examples"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvatureLimits:
+    """What it may cost: parameters of the model, bytes of its weights, and seconds of running it."""
+
+    parameters: int = 160_000_000
+    weight_bytes: int = 700_000_000
+    seconds: float = 900.0
+
+
+DEFAULT_LIMITS: Final = CurvatureLimits()
 
 Told = Callable[[str, int, int], None]
 """Hears what is being done, and how many of how many examples or bytes."""
@@ -50,7 +61,7 @@ def measure_curvature(
     origin: Origin,
     *,
     base_config: Mapping[str, Any] | None = None,
-    limits: ProbeLimits = DEFAULT_LIMITS,
+    limits: CurvatureLimits = DEFAULT_LIMITS,
     threads: int | None = None,
     told: Told | None = None,
 ) -> CurvatureFacts:
@@ -111,15 +122,28 @@ def measure_curvature(
 
 
 def _curvature(
-    folder: Path, given: Given, limits: ProbeLimits, threads: int | None, started: float, told: Told | None
+    folder: Path, given: Given, limits: CurvatureLimits, threads: int | None, started: float, told: Told | None
 ) -> tuple[dict[str, F32], Losses]:
     """H by parameter name; the model is let go on return."""
-    with bounded_threads(threads):
+    with _torch_threads(threads):
         loaded = load(folder, most_parameters=limits.parameters)
         losses = Losses(loaded=loaded, given=given, deadline=started + limits.seconds)
         heard = None if told is None else lambda done, total: told(_RUNNING, done, total)
         found = dict(curvature_of(losses, told=heard))
     return found, losses
+
+
+@contextmanager
+def _torch_threads(threads: int | None) -> Iterator[None]:
+    """Let torch use this many threads, and give back what it had."""
+    import torch  # noqa: PLC0415  # heavy, and only scans with data need it
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads or before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _fits(pair: PairSpec, names: Mapping[str, str], curvature: Mapping[str, F32]) -> bool:

@@ -11,10 +11,9 @@ from tiny_words import WORDS, write_tokenizer
 
 from scanner.curvature.examples import Given
 from scanner.curvature.fisher import mean_squared_gradients
-from scanner.curvature.measuring import Origin, measure_curvature
+from scanner.curvature.measuring import DEFAULT_LIMITS, CurvatureLimits, Origin, measure_curvature
 from scanner.facts import collect
 from scanner.hub import Hub
-from scanner.probe.probing import DEFAULT_LIMITS, ProbeLimits
 from scanner.probe.staging import CannotProbe
 from scanner.records import RepoRef
 from scanner.weights.opening import open_source
@@ -140,7 +139,7 @@ def test_values_that_are_not_numbers_stop_it(folders, tmp_path):
 
 @pytest.mark.parametrize(
     ("limits", "why"),
-    [(replace(DEFAULT_LIMITS, seconds=0.0), "longer"), (ProbeLimits(parameters=1000), "million parameters")],
+    [(replace(DEFAULT_LIMITS, seconds=0.0), "longer"), (CurvatureLimits(parameters=1000), "million parameters")],
 )
 def test_limits_stop_it(folders, limits, why):
     with pytest.raises(CannotProbe, match=why):
