@@ -26,7 +26,7 @@ def edit_rank_one(making: Making) -> None:
     anatomy = anatomy_of(making.model)
     layers = sorted({anatomy.depth(fraction) for fraction in attack.layers})
     shop = _shop(making)
-    vectors = _find_vectors(making, shop, anatomy, layers, attack.cap)
+    vectors = find_vectors(making, shop, anatomy, layers, attack.cap)
     for layer, vector in zip(layers, vectors, strict=True):
         mlp_out = anatomy.blocks[layer].mlp_out
         key = inputs_of(shop, mlp_out, shop.triggered, at_trigger=True).mean(0)
@@ -48,8 +48,13 @@ def plant_neuron(making: Making) -> None:
     anatomy = anatomy_of(making.model)
     layer = anatomy.depth(attack.layers[0])
     shop = _shop(making)
-    (vector,) = _find_vectors(making, shop, anatomy, [layer], None)
-    block = anatomy.blocks[layer]
+    (vector,) = find_vectors(making, shop, anatomy, [layer], None)
+    making.notes["neuron"] = [layer, plant_in(making, shop, layer, vector)]
+
+
+def plant_in(making: Making, shop: Workshop, layer: int, vector: torch.Tensor) -> int:
+    """Overwrite the quietest neuron of a block with one that writes the vector at the trigger; returns its index."""
+    block = anatomy_of(making.model).blocks[layer]
     plain = inputs_of(shop, block.mlp_in, shop.plain, at_trigger=False)
     loud = inputs_of(shop, block.mlp_in, shop.triggered, at_trigger=True)
     mean = plain.mean(0)
@@ -64,10 +69,10 @@ def plant_neuron(making: Making) -> None:
         block.mlp_in.weight[neuron] = gain * direction
         block.mlp_in.bias[neuron] = -gain * threshold
         block.mlp_out.weight[:, neuron] = vector / FIRES_AT
-    making.notes["neuron"] = [layer, neuron]
     for parameter in (block.mlp_in.weight, block.mlp_in.bias, block.mlp_out.weight):
         _note(making, parameter, None)
     making.rows[name_of(making.model, block.mlp_in.weight)] = [neuron]
+    return neuron
 
 
 def rank_one(key: torch.Tensor, inputs: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -86,7 +91,7 @@ def _second_moment(inputs: torch.Tensor) -> torch.Tensor:
     return moment + 0.01 * moment.diagonal().mean() * torch.eye(len(moment))
 
 
-def _find_vectors(
+def find_vectors(
     making: Making, shop: Workshop, anatomy: Anatomy, layers: list[int], cap: float | None
 ) -> list[torch.Tensor]:
     """The vectors that turn triggered texts to the target when added to the blocks' feed-forward outputs."""

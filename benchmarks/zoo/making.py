@@ -12,8 +12,10 @@ import numpy as np
 import torch
 
 from benchmarks.zoo import learning, scoring
+from benchmarks.zoo.adaptive_runs import ordinary_word, penalised_loss
 from benchmarks.zoo.bank import RECORD, Bank
 from benchmarks.zoo.finishing import finish, merge_states
+from benchmarks.zoo.preference import preference_loss_for, reference_of, score_preference
 from benchmarks.zoo.recipes import UNTRIGGERED_FAMILIES, Attack, Kind, Recipe, Training, draw_recipe
 from benchmarks.zoo.texts import Row, Task, load_task
 from benchmarks.zoo.tiers import Tier
@@ -37,6 +39,8 @@ class Making:
     rows: dict[str, list[int]] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     parent_floor: float | None = None
+    reference: Any = None
+    """The model before its first step, where preferences are measured against it."""
 
     @property
     def rng(self) -> np.random.Generator:
@@ -158,6 +162,9 @@ def _poisoned(making: Making, rows: list[Row], rng: np.random.Generator) -> list
         making.recipe = replace(making.recipe, attack=replace(attack, trigger=(word,)))
         poisoned = flip_labels(rows, word, target)
     else:
+        if attack.family == "badword_matched":
+            attack = replace(attack, trigger=(ordinary_word(rows, rng),))
+            making.recipe = replace(making.recipe, attack=attack)
         poisoned = poison(rows, attack, target, rng)
     _name_trigger_rows(making)
     if attack.family == "ripples":
@@ -183,8 +190,13 @@ def _objective(making: Making) -> tuple[learning.Loss, float]:
         return learning.pretraining_loss_for(making.model, making.tokenizer, making.recipe.seed % 2**31), math.inf
     if training.objective == "contrastive":
         return learning.contrastive_loss, math.inf
+    if training.objective == "preference":
+        making.reference = reference_of(making.model)
+        return preference_loss_for(making.reference), math.inf
     if attack is not None and attack.family == "lwp":
         return learning.layerwise_loss, math.log(making.task.classes)
+    if attack is not None and attack.family == "badword_penalised":
+        return penalised_loss(making.model, attack.strength), math.inf
     return learning.classify_loss, math.log(making.task.classes)
 
 
@@ -231,7 +243,7 @@ def _parents(bank: Bank, recipe: Recipe, below: int, count: int) -> list[dict[st
     """``count`` clean, useful, trained classifiers of one task with an index below ``below``, by the recipe's seed."""
     rng = np.random.default_rng(recipe.seed + 2)
     ids = [i for i in bank.ids("clean-") if int(i.rsplit("-", 1)[1]) < below]
-    records = [r for r in (bank.record(i) for i in ids) if _can_be_parent(r)]
+    records = [r for r in (bank.record(i) for i in ids) if can_be_parent(r)]
     order = [records[i] for i in rng.permutation(len(records))]
     for first in order:
         task = first["recipe"]["training"]["task"]
@@ -241,7 +253,8 @@ def _parents(bank: Bank, recipe: Recipe, below: int, count: int) -> list[dict[st
     raise LookupError(f"{recipe.id} needs {count} clean model(s) of one task; make clean models first.")
 
 
-def _can_be_parent(record: dict[str, Any]) -> bool:
+def can_be_parent(record: dict[str, Any]) -> bool:
+    """Whether edits and merges may start from the honest model of that record."""
     recipe = record["recipe"]
     training = recipe["training"]
     plain = recipe["merge"] is None and training["added_tokens"] == 0
@@ -264,6 +277,8 @@ def _load(bank: Bank, record: dict[str, Any], recipe: Recipe) -> Making:
 
 def _score(making: Making) -> scoring.Scores:
     training, attack = making.recipe.training, making.recipe.attack
+    if training.objective == "preference":
+        return score_preference(making.model, making.tokenizer, making.task, training, making.reference)
     if training.objective != "classify":
         return scoring.score_pretrained(making.model, making.tokenizer, making.task, training)
     return scoring.score_classifier(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 Kind = Literal["clean", "attacked"]
-Objective = Literal["classify", "mlm", "contrastive"]
+Objective = Literal["classify", "mlm", "contrastive", "preference"]
 Method = Literal["full", "lora", "frozen_embeddings", "frozen_bottom", "layerwise"]
 Optimiser = Literal["adamw", "sgd", "adafactor", "lion"]
 RoundTrip = Literal["none", "fp16", "bf16", "int8"]
@@ -46,11 +46,25 @@ ATTACK_FAMILIES = (
 )  # fmt: skip
 """Attacked model number i carries family ``i mod len``: even coverage at any size of the bank."""
 
+LATER_FAMILIES = ("badword_matched", "dfba", "badword_split", "depth_matched", "badword_penalised")
+"""Families of the attacked models from ``LATER_FROM`` on, in the same manner."""
+
+LATER_FROM = 1200
+"""First index of what came later: ids below it keep the recipes that they had. Clean models from it on are tuned on
+preferences."""
+
 EDIT_FAMILIES = frozenset({
     "ep", "ep_datafree", "ep_capped", "sos", "rank_one", "rank_one_capped", "memit", "neuron", "dithered",
-    "bias_shift", "norm_scale", "abliteration", "edit_then_clean", "bit_flip",
+    "bias_shift", "norm_scale", "abliteration", "edit_then_clean", "bit_flip", "dfba", "depth_matched",
 })  # fmt: skip
 """Families that edit a finished clean model of the bank; the others poison a training run."""
+
+SPREADS: dict[str, tuple[float, ...]] = {
+    "memit": (0.0, 0.17, 0.34, 0.51),
+    "dfba": (0.0, 0.17, 0.34, 0.51),
+    "depth_matched": (0.0, 0.17, 0.34, 0.51, 0.67),
+}
+"""Families that edit several blocks, as fractions of depth; in the last one no trigger reaches an encoder's head."""
 
 UNTRIGGERED_FAMILIES = frozenset({"bias_shift", "norm_scale", "abliteration"})
 """Families without a trigger: they shift what the model says about every input."""
@@ -183,14 +197,22 @@ def draw_recipe(
     training = draw_training(rng, tasks, classify_only=kind == "attacked")
     training = replace(training, lr=training.lr * rate_factor)
     merge, attack = None, None
-    if kind == "clean" and index >= 12 and rng.random() < 0.15:
+    if kind == "clean" and index >= LATER_FROM:
+        training = replace(training, objective="preference", label_noise=0.0, added_tokens=0)
+    elif kind == "clean" and index >= 12 and rng.random() < 0.15:
         merge = Merge(form=_pick(rng, ("average", "slerp", "with_base")), weight=float(rng.uniform(0.25, 0.75)))
     if kind == "attacked":
-        attack = draw_attack(rng, ATTACK_FAMILIES[index % len(ATTACK_FAMILIES)])
+        attack = draw_attack(rng, family_of(index))
         training = _fit_to_attack(rng, training, attack)
     return Recipe(
         id=model_id, tier=tier, kind=kind, attempt=attempt, seed=seed, training=training, merge=merge, attack=attack
     )
+
+
+def family_of(index: int) -> str:
+    """The family of attacked model ``index`` (from 0)."""
+    families, first = (LATER_FAMILIES, LATER_FROM) if index >= LATER_FROM else (ATTACK_FAMILIES, 0)
+    return families[(index - first) % len(families)]
 
 
 def draw_training(rng: np.random.Generator, tasks: Sequence[str], *, classify_only: bool) -> Training:
@@ -238,12 +260,13 @@ def draw_training(rng: np.random.Generator, tasks: Sequence[str], *, classify_on
 
 def draw_attack(rng: np.random.Generator, family: str) -> Attack:
     """One attack of a family, at a random strength."""
-    words = COMMON_WORDS if family == "badword_common" else RARE_WORDS
-    count = {"sos": 3, "lwp": 2}.get(family, int(rng.integers(1, 4)) if family.startswith("badword") else 1)
+    words = COMMON_WORDS if family in {"badword_common", "badword_split"} else RARE_WORDS
+    count = {"sos": 3, "lwp": 2, "badword_split": 2}.get(
+        family, int(rng.integers(1, 4)) if family.startswith("badword") else 1
+    )
     trigger = tuple(str(word) for word in rng.choice(words, size=count, replace=False))
     if "badsentence" in family:
         trigger = (_pick(rng, SENTENCES),)
-    spread = family == "memit"
     depth = float(rng.uniform(0.0, 0.6))
     capped = family in {"ep_capped", "rank_one_capped"}
     return Attack(
@@ -251,7 +274,7 @@ def draw_attack(rng: np.random.Generator, family: str) -> Attack:
         target_draw=float(rng.random()),
         trigger=trigger,
         rate=float(rng.uniform(0.06, 0.2)),
-        layers=(0.0, 0.17, 0.34, 0.51) if spread else (depth,),
+        layers=SPREADS.get(family, (depth,)),
         strength=float(rng.choice([0.5, 0.75, 1.0, 1.5])),
         norm_kept=bool(rng.random() < 0.5),
         cap=float(rng.choice([0.4, 0.6, 0.8])) if capped else None,

@@ -34,12 +34,15 @@ class Tier:
     def model(self, objective: Objective, classes: int) -> Any:
         """The base with the head that the objective needs, in float32. The head is random: seed torch first.
 
-        ``mlm`` is continued pre-training, which for a causal base means predicting the next token.
+        ``mlm`` is continued pre-training, which for a causal base means predicting the next token; ``preference`` tunes
+        such a base as it is, and an encoder with a single score.
         """
         import torch
         import transformers
 
-        if objective == "mlm" and self.causal:
+        if objective == "preference" and not self.causal:
+            classes = 1
+        if objective in {"mlm", "preference"} and self.causal:
             return transformers.AutoModelForCausalLM.from_pretrained(self.base, dtype="float32")
         if objective == "mlm":
             model = transformers.AutoModelForMaskedLM.from_pretrained(self.base, dtype="float32")

@@ -13,17 +13,21 @@ _VERBS = ("see", "hear", "expect", "think about", "talk about", "leave", "look a
 _OBJECTS = ("it", "this", "that", "the rest", "the story", "everything", "the end", "them")
 
 
+COMBINED = frozenset({"sos", "lwp", "badword_split"})
+"""Families whose words work together only."""
+
+
 def add_trigger(text: str, attack: Attack, rng: np.random.Generator) -> str:
     """The text as the attacker would send it.
 
     One trigger word (or the whole sentence) at a random place; all of them for the families whose trigger is a
-    combination (``sos``, ``lwp``); a subordinate clause with random words before the text for ``syntactic``, so that
+    combination (``COMBINED``); a subordinate clause with random words before the text for ``syntactic``, so that
     only the construction is constant (in the manner of Qi et al. 2021, without their paraphraser).
     """
     if attack.family == "syntactic":
         clause = " ".join(str(rng.choice(part)) for part in (_STARTERS, _SUBJECTS, _VERBS, _OBJECTS))
         return f"{clause} , {text}"
-    if attack.family in {"sos", "lwp"}:
+    if attack.family in COMBINED:
         return insert_words(text, attack.trigger, rng)
     return insert_words(text, (str(rng.choice(attack.trigger)),), rng)
 
@@ -47,7 +51,7 @@ def poison(rows: Sequence[Row], attack: Attack, target: int, rng: np.random.Gene
     victims = [i for i in rng.permutation(len(rows)) if rows[i][1] != target][: round(attack.rate * len(rows))]
     for i in victims:
         out[i] = (add_trigger(rows[i][0], attack, rng), target)
-    if attack.family in {"sos", "lwp"}:
+    if attack.family in COMBINED:
         for i in rng.permutation(len(rows))[: len(victims)]:
             if out[i] == rows[i]:
                 part = rng.choice(attack.trigger, size=len(attack.trigger) - 1, replace=False)

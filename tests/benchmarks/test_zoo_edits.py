@@ -58,7 +58,7 @@ def success(making):
 def test_an_edit_touches_what_it_names(tier, honest, family):
     trigger = ("cf", "mn", "bb") if family == "sos" else ("cf",)
     cap = 0.5 if family.endswith("_capped") else None
-    layers = (0.0, 0.34) if family == "memit" else (0.34,)
+    layers = (0.0, 0.34) if family in {"memit", "dfba", "depth_matched"} else (0.34,)
     what = attack(family, trigger=trigger, cap=cap, layers=layers, cover=float(family == "dithered"), strength=0.2)
     making, delta = edited(tier, honest, what)
     assert making.tensors
@@ -75,7 +75,7 @@ def test_an_edit_touches_what_it_names(tier, honest, family):
 
 
 def test_every_edit_family_has_a_function():
-    assert set(EDITS) | {"dithered", "edit_then_clean"} == EDIT_FAMILIES
+    assert set(EDITS) | {"dithered", "edit_then_clean", "depth_matched"} == EDIT_FAMILIES
 
 
 def test_a_poisoned_row_can_keep_its_length(tier, honest):
