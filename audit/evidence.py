@@ -7,6 +7,7 @@ from hashlib import sha256
 from audit.records import Finding, Severity, SkipRecord
 from audit.thresholds import Profile
 from scanner.card_context import CardContext
+from scanner.curvature.records import CurvatureFacts
 from scanner.probe.records import ProbeFacts
 from scanner.records import DriftFacts, Lineage, PickleImports, RepoFacts, TokenTable
 from scanner.side.records import SideFacts
@@ -33,6 +34,10 @@ class Evidence:
     """What the model itself did with insertions; None when it was not run."""
     probe_problem: str | None = None
     """Why a probe that was asked for did not run; it keeps the verdict from being a pass (docs/decisions/0009)."""
+    curvature: CurvatureFacts | None = None
+    """What clean examples that the user gave say about how the weights moved; None without such."""
+    data_problem: str | None = None
+    """Why examples that were given could not be used; it keeps the verdict from being a pass."""
     side: SideFacts = field(default_factory=SideFacts)
     card_context: CardContext = field(default_factory=CardContext)
 

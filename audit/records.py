@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from audit.curvature_fields import CurvatureRecord
 from scanner.records import Rows
 
 Severity = Literal["info", "low", "medium", "high", "critical"]
@@ -376,12 +377,26 @@ class ProbedControls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeUntried:
+    """What the budget of tokens left out of a probe.
+
+    ``what``: entries of the vocabulary (``count`` of them); or, towards the class ``target``, single tokens, phrases,
+    the crowds and rivals that would settle what was found, or control words.
+    """
+
+    what: Literal["vocabulary", "tokens", "phrases", "crowds", "controls"]
+    target: str | None = None
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeRecord:
     """What the model did when it was run on made-up texts.
 
-    ``scanned`` entries of the vocabulary were tried one by one, ``tried`` insertions in all, on ``texts`` texts.
-    ``left_out`` names classes towards which nothing was tried. Models without classes have ``shifts`` instead of
-    ``directions``, and ``controls`` to hold them against.
+    ``scanned`` entries of the vocabulary were tried one by one, ``tried`` insertions in all, on ``texts`` texts of
+    ``tokens`` tokens; ``budget`` is the most tokens that might have been run (0: no bound) and ``untried`` what that
+    left out. ``left_out`` names classes towards which nothing was tried. Models without classes have ``shifts`` instead
+    of ``directions``, and ``controls`` to hold them against.
     """
 
     kind: Literal["classifier", "causal", "encoder"]
@@ -393,6 +408,9 @@ class ProbeRecord:
     left_out: tuple[str, ...] = ()
     shifts: tuple[ProbedShift, ...] = ()
     controls: ProbedControls | None = None
+    tokens: int = 0
+    budget: int = 0
+    untried: tuple[ProbeUntried, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -442,3 +460,5 @@ class AuditReport:
     """What a budget left out, and how likely an edit would have shown; None when everything was to be read."""
     purification: PurificationRecord | None = None
     """Set when the report is shown beside the log of a purification; a scan leaves it None."""
+    curvature: CurvatureRecord | None = None
+    """What given clean examples say about how the model moved; None when none were given or could be used."""

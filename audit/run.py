@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
+from audit.banks import Suited, suit
 from audit.card.checks import claims_of
+from audit.curvature_record import curvature_record
 from audit.detectors.lineage import CONTRADICTED
 from audit.drift_records import drift_records
 from audit.evidence import Detector, Evidence, Hit
@@ -65,6 +67,8 @@ def audit(
         detectors: the rule book, all of it unless a test says otherwise.
         accepted: entries of a baseline; they hold on the day of ``created_at``.
     """
+    suited = suit(evidence)
+    evidence = suited.evidence
     judged = run_detectors(evidence, detectors)
     about = subject(evidence)
     baseline = suppress(judged.hits, accepted, model=about.name, today=_day(created_at)) if accepted else None
@@ -84,7 +88,7 @@ def audit(
         evidence.drift.coverage if evidence.drift else None,
         evidence.lineage,
         evidence.profile,
-        (*_notes(evidence, judged), *(baseline.notes if baseline else ())),
+        (*_notes(suited, judged), *(baseline.notes if baseline else ())),
         doubts=_doubts(evidence, judged),
         calibrated=calibrated(evidence),
         accepted_base=any(hit.rule_id == CONTRADICTED.id and _accepted(hit) for hit in raw),
@@ -103,12 +107,15 @@ def audit(
         runtime=runtime,
         probe=probe_record(evidence),
         triage=triage_record(evidence),
+        curvature=curvature_record(evidence),
         profile={
             "id": evidence.profile.id,
             "digest": evidence.profile.digest,
             "rules": rule_digest(),
             "calibration": evidence.profile.calibration,
             "clean_models": evidence.profile.clean_models,
+            "bank": evidence.profile.bank,
+            "likeness": suited.likeness.p_value if suited.likeness else None,
         },
     )
 
@@ -176,6 +183,8 @@ def _doubts(evidence: Evidence, judged: Judged) -> tuple[str, ...]:
     doubts = [f"The detector {name} broke, so its rules were not judged." for name in judged.broken]
     if evidence.probe_problem:
         doubts.append(f"The probe that was asked for did not run: {evidence.probe_problem}.")
+    if evidence.data_problem:
+        doubts.append(f"The data that were given could not be used: {evidence.data_problem}.")
     doubts += sampling_doubts(evidence)
     verified = evidence.lineage.status == "verified"
     if verified and _changed(evidence) and not judged.ran and not judged.broken:
@@ -183,8 +192,8 @@ def _doubts(evidence: Evidence, judged: Judged) -> tuple[str, ...]:
     return tuple(doubts)
 
 
-def _notes(evidence: Evidence, judged: Judged) -> tuple[str, ...]:
-    notes = []
+def _notes(suited: Suited, judged: Judged) -> tuple[str, ...]:
+    evidence, notes = suited.evidence, []
     # Where config.json names it as the weights, it was read as such, and this would be untrue.
     named = (evidence.candidate.config or {}).get("transformers_weights")
     if named != PURIFICATION_PATCH and any(entry.path == PURIFICATION_PATCH for entry in evidence.candidate.files):
@@ -197,7 +206,9 @@ def _notes(evidence: Evidence, judged: Judged) -> tuple[str, ...]:
         abstained = sorted({skip.what for skip in judged.skips} - set(judged.ran))
         if abstained:
             notes.append(f"Rules that could not judge this model: {', '.join(abstained)}.")
-        if not calibrated(evidence):
+        if suited.abstains:
+            notes.append(suited.abstains)
+        elif not calibrated(evidence):
             kind = f"of type {model_type(evidence)!r}" if model_type(evidence) else "of this type"
             notes.append(f"The clean bank holds no models {kind}: thresholds are carried over, error rates unknown.")
     return tuple(notes)

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
 
+from audit.curvature_fields import CurvatureRecord
 from audit.records import (
     SCHEMA_V1,
     AuditReport,
@@ -79,6 +80,7 @@ class ReportV1:
     probe: ProbeRecord | None = None
     triage: TriageRecord | None = None
     purification: PurificationRecord | None = None
+    curvature: CurvatureRecord | None = None
 
 
 def dump(report: AuditReport) -> bytes:
