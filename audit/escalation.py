@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from audit.banks import suit
 from audit.detectors.token_rows import FEW_ROWS
 from audit.evidence import Evidence
 from audit.run import run_detectors
@@ -17,6 +18,7 @@ def unusual_tensors(evidence: Evidence) -> tuple[str, ...]:
     if evidence.drift is None:
         return ()
     sampled = {t.spec.name for t in evidence.drift.tensors if t.spec.sampled}
+    evidence = suit(evidence).evidence
     hits = run_detectors(replace(evidence, profile=_watchful(evidence.profile))).hits
     ranked = sorted((hit for hit in hits if hit.finding is not None), key=lambda hit: -hit.score)
     names = (place.tensor for hit in ranked if hit.finding for place in hit.finding.locations)
