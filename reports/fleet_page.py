@@ -11,7 +11,7 @@ from importlib.resources import files
 from markupsafe import Markup
 
 from reports.environment import html_environment
-from reports.numbers import byte_size, count, seconds, share
+from reports.numbers import byte_size, number, seconds, share
 from reports.svg import FLAG, GRID, HEAT, INK, MUTED, new_figure, to_svg
 from reports.wording import HOMEPAGE, moment
 
@@ -112,7 +112,7 @@ def render_fleet(overview: FleetOverview) -> str:
             parts=parts,
             words=WORDS,
             share=share,
-            count=count,
+            number=number,
             trend=trend_plot(overview.trend),
             score="{:.2f}".format,
         )
@@ -123,7 +123,7 @@ def parts(counts: Mapping[str, int]) -> list[Part]:
     """Return the stretches of a bar that shows counts, the worst first; widths add up to 100 percent."""
     total = sum(counts.get(outcome, 0) for outcome in OUTCOMES)
     return [
-        Part(outcome=outcome, width=f"{100 * counts[outcome] / total:.3f}%", tip=f"{count(counts[outcome])} {word}")
+        Part(outcome=outcome, width=f"{100 * counts[outcome] / total:.3f}%", tip=f"{number(counts[outcome])} {word}")
         for outcome, word in WORDS.items()
         if counts.get(outcome)
     ]
@@ -171,14 +171,14 @@ def _sentence(overview: FleetOverview) -> str:
     scanned = sum(overview.counts.get(outcome, 0) for outcome in OUTCOMES[:4])
     if not scanned:
         return "Nothing has been scanned yet."
-    found = f"{count(flagged)} of {count(scanned)} scanned repositories have findings."
+    found = f"{number(flagged)} of {number(scanned)} scanned repositories have findings."
     open_ends = []
     if overview.counts.get("inconclusive"):
-        open_ends.append(f"{count(overview.counts['inconclusive'])} are inconclusive, which is not clean")
+        open_ends.append(f"{number(overview.counts['inconclusive'])} are inconclusive, which is not clean")
     if overview.counts.get("failed"):
-        open_ends.append(f"{count(overview.counts['failed'])} could not be scanned")
+        open_ends.append(f"{number(overview.counts['failed'])} could not be scanned")
     if overview.pending:
-        open_ends.append(f"{count(overview.pending)} are still to be scanned")
+        open_ends.append(f"{number(overview.pending)} are still to be scanned")
     return f"{found} {'; '.join(open_ends)}." if open_ends else found
 
 
@@ -187,8 +187,8 @@ def _tiles(overview: FleetOverview) -> list[tuple[str, str, str]]:
     scanned = sum(overview.counts.get(outcome, 0) for outcome in OUTCOMES[:4])
     per_repo = f"{overview.requests / scanned:.1f} a scan" if scanned else ""
     return [
-        ("Repositories", count(overview.repos), f"{count(overview.pending)} pending"),
-        ("Scans", count(scanned), f"{seconds(overview.scan_seconds)} of work"),
+        ("Repositories", number(overview.repos), f"{number(overview.pending)} pending"),
+        ("Scans", number(scanned), f"{seconds(overview.scan_seconds)} of work"),
         ("Weights read", byte_size(overview.bytes_read), "of candidates and bases"),
-        ("Requests", count(overview.requests), per_repo),
+        ("Requests", number(overview.requests), per_repo),
     ]

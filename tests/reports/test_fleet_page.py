@@ -82,6 +82,12 @@ def test_the_page_is_whole_and_shows_the_worst_first() -> None:
     assert "malicious" not in page
 
 
+def test_repositories_are_counted_in_full() -> None:
+    """60 of 1.99 k is no figure that anyone can check."""
+    page = render_fleet(overview(counts={"fail": 60, "pass": 1934}))
+    assert "60 of 1,994 scanned repositories have findings." in page
+
+
 def test_nothing_is_loaded_and_nothing_runs() -> None:
     page = render_fleet(overview())
     assert "script" not in parsed(page).tags
