@@ -127,6 +127,20 @@ def test_a_base_that_was_missing_is_looked_for_again(server: LocalHub, work: Cal
     assert again.status == "verified"
 
 
+def test_a_base_that_is_deleted_half_way_is_never_a_pass(server: LocalHub, work: Callable[..., Work]) -> None:
+    gone = {"path": "/pico/base/resolve/", "times": FOR_EVER}
+    server.faults.add(Status(code=404, headers={"X-Error-Code": "EntryNotFound"}), from_byte=20_000, **gone)
+    torn = work(cache_bytes=0)(job("pico/honest"))
+    assert isinstance(torn, Scanned)
+    assert torn.outcome != "pass"
+    assert torn.parameters_compared < torn.parameters_total
+    server.faults.clear()
+    server.faults.add(Status(code=404, headers={"X-Error-Code": "RepoNotFound"}), path="pico/base", times=FOR_EVER)
+    after = work(run="2")(job("pico/twin"))
+    assert isinstance(after, Scanned)
+    assert (after.ending, after.outcome, after.status) == ("could_not_conclude", "inconclusive", "unverified")
+
+
 def test_an_unreachable_hub_is_worth_another_try(server: LocalHub, work: Callable[..., Work]) -> None:
     server.faults.add(Status(code=503), path="/api/models/pico/twin", times=FOR_EVER)
     found = work()(job("pico/twin"))
