@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 
 from audit.banks import Suited, suit
 from audit.card.checks import claims_of
+from audit.card.plain import words
 from audit.curvature_record import curvature_record
 from audit.detectors.lineage import CONTRADICTED
 from audit.drift_records import drift_records
@@ -30,9 +31,12 @@ from audit.sealing import coverage_record, lineage_record, subject
 from audit.suppressions import Entry, suppress
 from audit.triage import sampling_doubts, triage_record
 from scanner.records import Skip
+from scanner.refs import as_repo_id
 from scanner.weights.layout import PURIFICATION_PATCH
 
 TOOL = "hubaudit"
+RUN_ON_TEXTS = ("ForSequenceClassification", "ForCausalLM", "LMHeadModel")
+"""Ends of the architectures that a scan with data runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +196,17 @@ def _doubts(evidence: Evidence, judged: Judged) -> tuple[str, ...]:
     return tuple(doubts)
 
 
+def _usable_data(evidence: Evidence) -> str | None:
+    """A dataset that the card declares and that the user could have given; None where some were given."""
+    given = evidence.curvature is not None or evidence.data_problem is not None
+    named = (evidence.candidate.config or {}).get("architectures")
+    of_texts = isinstance(named, list) and any(isinstance(n, str) and n.endswith(RUN_ON_TEXTS) for n in named)
+    if given or not of_texts or evidence.drift is None or not _changed(evidence):
+        return None
+    declared = words((evidence.candidate.card.metadata or {}).get("datasets"))
+    return next((name for name in declared if as_repo_id(name) == name), None)
+
+
 def _notes(suited: Suited, judged: Judged) -> tuple[str, ...]:
     evidence, notes = suited.evidence, []
     # Where config.json names it as the weights, it was read as such, and this would be untrue.
@@ -200,6 +215,8 @@ def _notes(suited: Suited, judged: Judged) -> tuple[str, ...]:
         notes.append(
             f"{PURIFICATION_PATCH} holds what a purification replaced; no loader picks it, and it was not read."
         )
+    if (declared := _usable_data(evidence)) is not None:
+        notes.append(f"The card declares data: with --data {declared} the change is held against examples of it.")
     if evidence.lineage.status == "verified":
         if evidence.drift is not None and not _changed(evidence):
             notes.append("Every compared value is identical to the base's.")

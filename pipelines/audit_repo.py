@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from audit.evidence import Evidence
 from audit.records import AuditReport, RuntimeRecord
@@ -31,6 +31,9 @@ from scanner.records import DriftFacts, Lineage, RepoFacts, RepoRef, Skip, Token
 from scanner.refs import RepoSpec, parse_spec
 from scanner.side.reading import Remembered, TextReader
 from scanner.tokens import read_pair_tokens
+
+if TYPE_CHECKING:
+    from pipelines.purify.data import DataSpec
 
 Ending = Literal["concluded", "nothing_to_compare", "could_not_conclude"]
 
@@ -75,6 +78,7 @@ def audit_repo(
     probe: bool | None = False,
     budget_bytes: int | None = None,
     resume_folder: Path | None = None,
+    data: "DataSpec | None" = None,
 ) -> Audited:
     """Scan a model against its base and return the sealed report.
 
@@ -93,6 +97,7 @@ def audit_repo(
         budget_bytes: weights to read from both sides together; all of them when None.
         resume_folder: where a scan of Hub repositories keeps what it has measured until it ends, and looks for what an
             interrupted one has left; nothing is kept when None, or when there is a budget.
+        data: clean examples to run the model on (``pipelines.data_mode``); both sides are then read whole once more.
 
     Raises:
         BadReference: ``model`` or ``base`` is not a reference.
@@ -215,6 +220,15 @@ def audit_repo(
         )
         skips += [probed.skip] if probed.skip else []
         progress.stage("judging")
+    weighed = None
+    if data is not None:
+        from pipelines.data_mode import weigh_data
+
+        weighed = weigh_data(
+            data, facts, base_facts, hub, lineage=lineage, drift=drift, progress=progress, threads=threads
+        )
+        skips += weighed.skips
+        progress.stage("judging")
     licence_files = read_licence_files(facts, reader, skips)
     pickles, uninspected = inspect_pickles(facts, hub)
     skips += uninspected
@@ -230,6 +244,8 @@ def audit_repo(
         pickles=pickles,
         probe=probed.facts,
         probe_problem=probed.skip.why if probe and probed.skip else None,
+        curvature=weighed.facts if weighed else None,
+        data_problem=weighed.problem if weighed else None,
         side=side,
         card_context=CardContext(
             stored=noted[0] if noted else None, scores=scores, ancestors=ancestors, licence_files=licence_files

@@ -15,11 +15,13 @@ from reports.environment import html_environment, rendered
 from reports.heat_map import COLUMNS, heat_map
 from reports.numbers import byte_size, count, number, rate, seconds, share
 from reports.plots import row_distribution, spectra
+from reports.quantiles import quantile_figure
 from reports.template_folder import STYLE_SHEET, in_use, template_text
 from reports.wording import (
     HOMEPAGE,
     base_status,
     card_alone,
+    curvature_lines,
     error_rate,
     found,
     group_skips,
@@ -43,6 +45,8 @@ LOCATIONS_SHOWN = 12
 TOKENS_SHOWN = 40
 TENSORS_SHOWN = 200
 CLAIMS_SHOWN = 100
+CURVED_SHOWN = 12
+CURVED_ROWS_SHOWN = 8
 DISTRIBUTIONS_SHOWN = 2
 MARKED = SEVERITIES.index("medium")
 """Findings below this severity are not marked in the figures, where the eye would take them for the verdict."""
@@ -78,6 +82,7 @@ class Plots:
     heat: Markup | None
     rows: tuple[tuple[str, Markup], ...]
     spectra: Markup | None
+    quantiles: Markup | None
 
 
 def render_page(report: AuditReport) -> str:
@@ -96,6 +101,9 @@ def render_page(report: AuditReport) -> str:
         when=moment(report.created_at),
         triage=triage_lines(report),
         probe=probe_lines(report),
+        curvature=curvature_lines(report),
+        curved=report.curvature.tensors[:CURVED_SHOWN] if report.curvature else (),
+        curved_rows=CURVED_ROWS_SHOWN,
         found=found(report.findings),
         tiles=_tiles(report),
         family=_family(report),
@@ -237,7 +245,12 @@ def _plots(report: AuditReport) -> Plots:
             continue
         plot = row_distribution(record, frozenset(rows.get(record.tensor, ())), name=f"rows{len(drawn)}")
         drawn += [(record.tensor, plot)] if plot else []
-    return Plots(heat=heat_map(report.drift, flagged), rows=tuple(drawn), spectra=spectra(report.drift, flagged))
+    return Plots(
+        heat=heat_map(report.drift, flagged),
+        rows=tuple(drawn),
+        spectra=spectra(report.drift, flagged),
+        quantiles=quantile_figure(report.curvature.plots, name="quantiles") if report.curvature else None,
+    )
 
 
 def _tensors(drift: tuple[DriftRecord, ...]) -> list[DriftRecord]:

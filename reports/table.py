@@ -17,6 +17,7 @@ from audit.records import AuditReport, CheckRecord, Finding, Location, Outcome, 
 from reports.numbers import byte_size, seconds
 from reports.safe_text import clean_line, clean_prose, clean_token
 from reports.wording import (
+    curvature_lines,
     error_rate,
     group_skips,
     headline,
@@ -92,6 +93,10 @@ def _parts(report: AuditReport) -> Iterator[RenderableType]:
     if report.probe:
         yield _heading("Probe")
         for line in probe_lines(report):
+            yield _indented(Text(clean_prose(line)))
+    if report.curvature:
+        yield _heading("Data")
+        for line in curvature_lines(report):
             yield _indented(Text(clean_prose(line)))
     if report.triage:
         yield _heading("Sample")

@@ -46,6 +46,7 @@ _CARD_ONLY = ("Could not verify", "Only the card and the files around it were ex
 
 _NOT_RUN = "The model was not run: what it answers, and whether it answers well, was not measured."
 _BRIEFLY_RUN = "The model was run on made-up texts alone: whether it answers well was not measured."
+_RUN_ON_DATA = "The model was run on {examples} given examples{beside}: what it answers to others was not measured."
 _DATA = "Training data were not examined, and code of the repository was not run."
 _HIDDEN = (
     "A change spread over many directions, or tied to ordinary words, can look like honest fine-tuning to these tests."
@@ -116,7 +117,11 @@ def limits(report: AuditReport) -> tuple[str, ...]:
     """Return what the outcome does not speak for, a sentence each; part of every document."""
     if card_alone(report):
         return _NOT_RUN, _DATA, _UNREAD_WEIGHTS
-    return (_BRIEFLY_RUN if report.probe else _NOT_RUN), _DATA, _HIDDEN
+    run = _BRIEFLY_RUN if report.probe else _NOT_RUN
+    if report.curvature:
+        beside = " and on made-up texts" if report.probe else ""
+        run = _RUN_ON_DATA.format(examples=f"{report.curvature.examples:,}", beside=beside)
+    return run, _DATA, _HIDDEN
 
 
 def found(findings: Iterable[Finding]) -> str:
@@ -197,6 +202,30 @@ def _shift_line(shift: ProbedShift, controls: ProbedControls | None) -> str:
     )
 
 
+def curvature_lines(report: AuditReport) -> tuple[str, ...]:
+    """Return how the change follows the curvature of given data, in sentences; empty without such."""
+    found = report.curvature
+    if found is None:
+        return ()
+    right = f", {share(found.accuracy)} of them answered right" if found.accuracy is not None else ""
+    ran = f"The model was run on {found.examples:,} examples of {found.source} in {found.seconds:.0f} s"
+    lines = [f"{ran}{right} (mean loss {number(found.loss)} nats)."]
+    best = next((plot for plot in found.plots if plot.indicator == "fitted"), None)
+    if best is not None and found.exponent is not None:
+        lines.append(
+            f"The squared change of a dimension grows with its curvature to the power {found.exponent:.2f} (median of "
+            f"the matrices); beyond the law's upper 1e-4 lie {number(float(f'{best.inflation:.2g}'))} times as many "
+            "dimensions as it expects."
+        )
+    names = [tensor.tensor for tensor in found.tensors if tensor.by_e_bh][:5]
+    lines.append(
+        f"Rows stand out in {found.by_e_bh:,} of {found.tested:,} matrices at a false-discovery rate of "
+        f"{share(found.false_discovery_rate)} (e-BH; {found.by_bh:,} by Benjamini and Hochberg)"
+        + (f": {', '.join(names)}." if names else ".")
+    )
+    return tuple(lines)
+
+
 def triage_lines(report: AuditReport) -> tuple[str, ...]:
     """Return what a budget left out and how likely an edit would have shown, in sentences; empty without a budget."""
     triage = report.triage
@@ -251,6 +280,8 @@ def reproduce(report: AuditReport) -> str:
         words += ["--base", clean_line(pinned(report.lineage.base), limit=400)]
     if report.triage:
         words += ["--budget", str(report.triage.budget_bytes)]
+    if report.curvature:
+        words += ["--data", clean_line(report.curvature.source, limit=400)]
     return shlex.join(words)
 
 

@@ -57,15 +57,27 @@ def open_rows(
         BadReference: neither a file of a known kind nor the name of a dataset.
         CouldNotConclude: it cannot be read, or holds no rows.
     """
+    check_source(text)
     path = Path(text).expanduser()
     if path.is_file():
         with _open_file(path) as source:
             yield source
-    elif path.exists():
-        raise BadReference(f"{text} is a folder; name a CSV, JSONL or Parquet file in it.")
-    elif _DATASET.fullmatch(text) and not text.endswith((*_SUFFIXES, ".gz")):
-        yield _open_dataset(text, split=split, config=config, token=token)
     else:
+        yield _open_dataset(text, split=split, config=config, token=token)
+
+
+def check_source(text: str) -> None:
+    """Look whether there is such a file, or whether a dataset on the Hub could be called that; nothing is read.
+
+    Raises:
+        BadReference: neither.
+    """
+    path = Path(text).expanduser()
+    if path.is_file():
+        return
+    if path.exists():
+        raise BadReference(f"{text} is a folder; name a CSV, JSONL or Parquet file in it.")
+    if not _DATASET.fullmatch(text) or text.endswith((*_SUFFIXES, ".gz")):
         raise BadReference(f"There is no file {text}; give a CSV, JSONL or Parquet file, or a dataset as org/name.")
 
 

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from audit.curvature_fields import CurvaturePlot, CurvatureRecord, CurvedRowRecord, CurvedTensor
 from audit.records import (
     SCHEMA_V1,
     AuditReport,
@@ -458,6 +459,7 @@ CONTROLLED = {
     "status",
     "kind",
     "comparison",
+    "indicator",
 }
 """Fields with a fixed set of values, which the reader of reports enforces (``relation`` and ``role`` are free text)."""
 
@@ -481,6 +483,53 @@ def with_every_text(report: AuditReport, change: Callable[[str], str]) -> AuditR
     return changed
 
 
+def given_data() -> CurvatureRecord:
+    """What a scan with data says: a law that holds but for its tail, one row of a token and one unit that stand out."""
+    levels = tuple(step / 20 for step in range(1, 20))
+    law = tuple(0.001 * 1.5**step for step in range(19))
+    plots = tuple(
+        CurvaturePlot(
+            indicator=indicator,
+            dimensions=10_922_761,
+            straightness=0.99,
+            inflation=inflation,
+            levels=levels,
+            law=law,
+            measured=tuple(x * (1 + x) ** power for x in law),
+        )
+        for indicator, inflation, power in (("fitted", 3.5, 0.1), ("delta2_over_H", 626.0, 2.0), ("delta2", 6.7, 0.2))
+    )
+    row = CurvedRowRecord(row=9106, ratio=287_400.0, reached=False, p_value=1e-13, token="cf")
+    unit = CurvedRowRecord(row=1314, ratio=41.5, reached=True, p_value=2e-4)
+    return CurvatureRecord(
+        source="clean.csv",
+        digest="5e" * 32,
+        examples=64,
+        loss=0.2129,
+        accuracy=0.9375,
+        exponent=0.0134,
+        false_discovery_rate=0.05,
+        tested=37,
+        by_bh=2,
+        by_e_bh=1,
+        seconds=8.4,
+        bytes_read=181_000_000,
+        plots=plots,
+        tensors=(
+            CurvedTensor(
+                tensor="embeddings.word_embeddings.weight", role="embedding", layer=None, reached=0.0086, exponent=0.0114, inflation=4.1,
+                p_value=5e-13, e_value=7e5, by_bh=True, by_e_bh=True, rows=(row,),
+            ),
+            CurvedTensor(
+                tensor=EDITED, role="mlp_out", layer=2, reached=1.0, exponent=-0.02, inflation=2.3,
+                p_value=3.5e-5, e_value=84.0, by_bh=True, rows=(unit,),
+            ),
+            CurvedTensor(tensor="pooler.dense.weight", role="pooler", layer=None, reached=1.0, exponent=None,
+                         inflation=None, p_value=None),
+        ),
+    )  # fmt: skip
+
+
 def everything() -> AuditReport:
     """A report in which every field that can hold text holds some."""
     report, other = poisoned_row(), wrong_base()
@@ -494,6 +543,7 @@ def everything() -> AuditReport:
         findings=(*report.findings, *rank_one().findings, *other.findings),
         verdict=dataclasses.replace(report.verdict, notes=("one note",)),
         drift=(*report.drift[:24], *(record for record in rank_one().drift if record.tensor == EDITED)),
+        curvature=given_data(),
     )
 
 
