@@ -17,7 +17,7 @@ from scanner.errors import HubAuditError
 GOLDENS = sorted((Path(__file__).parents[1] / "goldens" / "json").glob("*/*.json"))
 
 TOP_LEVEL = ["schema", "tool", "created_at", "subject", "lineage", "coverage", "verdict", "findings", "card", "drift"]
-TOP_LEVEL += ["runtime", "profile", "probe", "triage", "purification"]
+TOP_LEVEL += ["runtime", "profile", "probe", "triage", "purification", "curvature"]
 
 
 def tree_of(report):
