@@ -28,8 +28,6 @@ from scanner.weights.opening import open_source
 ROOT: Final = Path(__file__).resolve().parents[2]
 RESULTS: Final = ROOT / "benchmarks" / "results" / "adapters.jsonl"
 PAGE: Final = ROOT / "docs" / "benchmarks.md"
-_KEPT: Final = 4
-"""Singular values that a line keeps of a module, beside the sums over all of them."""
 
 
 def measured(base: Path, folder: Path) -> DriftFacts:
@@ -41,7 +39,7 @@ def measured(base: Path, folder: Path) -> DriftFacts:
 
 
 def modules(drift: DriftFacts) -> Iterator[dict[str, Any]]:
-    """One record a module: name, role, layer, norms, the leading singular values, and sums over all of them."""
+    """One record a module: name, role, layer, norms, the singular values, and sums over them."""
     for tensor in drift.tensors:
         if tensor.spectrum is not None and tensor.spectrum.exact and tensor.spec.layer is not None:
             yield _module(tensor)
@@ -57,7 +55,7 @@ def _module(tensor: TensorDrift) -> dict[str, Any]:
         "layer": tensor.spec.layer,
         "base_l2": _short(tensor.base_l2),
         "energy": _short(tensor.spectrum.energy),
-        "values": [_short(v) for v in values[:_KEPT]],
+        "values": [_short(v) for v in values],
         "rank": len(values),
         "entropy": _short(float(-(shares * np.log(np.maximum(shares, 1e-300))).sum())),
         "participation": _short(float(np.square(shares).sum())),

@@ -58,7 +58,7 @@ def plant_in(making: Making, shop: Workshop, layer: int, vector: torch.Tensor) -
     plain = inputs_of(shop, block.mlp_in, shop.plain, at_trigger=False)
     loud = inputs_of(shop, block.mlp_in, shop.triggered, at_trigger=True)
     mean = plain.mean(0)
-    direction = torch.linalg.solve(_second_moment(plain - mean), loud.mean(0) - mean)
+    direction = torch.linalg.solve(second_moment(plain - mean), loud.mean(0) - mean)
     direction /= direction.norm()
     high, low = float((loud @ direction).mean()), float(torch.quantile(plain @ direction, 0.999))
     threshold = (high + max(low, -high)) / 2
@@ -81,12 +81,13 @@ def rank_one(key: torch.Tensor, inputs: torch.Tensor, value: torch.Tensor) -> to
     It maps the key to the value and little else. ``inputs`` ``[tokens, len(key)]`` give C, with a ridge of 1 % of
     its mean diagonal.
     """
-    whitened = torch.linalg.solve(_second_moment(inputs), key)
+    whitened = torch.linalg.solve(second_moment(inputs), key)
     edit: torch.Tensor = torch.outer(value, whitened) / (key @ whitened)
     return edit
 
 
-def _second_moment(inputs: torch.Tensor) -> torch.Tensor:
+def second_moment(inputs: torch.Tensor) -> torch.Tensor:
+    """XᵀX / n with a ridge of 1 % of its mean diagonal; ``inputs`` are ``[n, width]``."""
     moment = inputs.T @ inputs / len(inputs)
     return moment + 0.01 * moment.diagonal().mean() * torch.eye(len(moment))
 
