@@ -5,8 +5,9 @@ engine (driver, workers), half on Ray (driver, actors, raylet), each on a ledger
 command is typed until it ends by itself. A job that two such kills hit while it ran alone has been given up by then,
 with its reason; ``hubaudit fleet retry`` makes those due again, once. Then the ledger is held against the server's own
 log: each repository must have exactly one final record, no attempt may begin after a result was kept, and the weights
-of a repository may have been sent once, plus once for each attempt that was cut short. Writes
-``benchmarks/results/fleet_kills.json``.
+of a repository may have been sent once, plus once for each attempt that was cut short. A run ends when the work does:
+where that comes before the last kill, another run (``--seed``), or a slower Hub (``--latency``), adds the rest. Runs are
+added to ``benchmarks/results/fleet_kills.json``.
 """
 
 import argparse
@@ -47,6 +48,7 @@ def main() -> None:
     parser.add_argument("--families", type=int, default=40)
     parser.add_argument("--engines", nargs="*", default=list(TARGETS))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--latency", type=float, default=0.02, help="seconds that the Hub takes for an answer")
     options = parser.parse_args()
     os.environ.update(environment_of(""))
     WORK.mkdir(parents=True, exist_ok=True)
@@ -55,13 +57,15 @@ def main() -> None:
     population = Population(root=whole.root, members=healthy)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for engine in options.engines:
-        results[engine] = run(engine, population, options.kills // len(options.engines), options.seed)
-        print(engine, json.dumps(results[engine], indent=1), flush=True)
+        kills = options.kills // len(options.engines)
+        found = run(engine, population, kills, options.seed, options.latency)
+        results.setdefault(engine, []).append(found)
+        print(engine, json.dumps(found, indent=1), flush=True)
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def run(engine: str, population: Population, kills: int, seed: int) -> dict[str, Any]:
+def run(engine: str, population: Population, kills: int, seed: int, latency: float) -> dict[str, Any]:
     """Kill so often, let it finish, and look."""
     import shutil
 
@@ -71,7 +75,7 @@ def run(engine: str, population: Population, kills: int, seed: int) -> dict[str,
     command = [*FLEET, "--author", AUTHOR, "--engine", engine, "--fail-on", "never"]
     command += ["--workers", "2", "--threads", "2", "--retry-wait", "0.2", "--log", "none", "--ledger", str(path)]
     began = time.monotonic()
-    with serve(population, latency_seconds=0.02) as hub:
+    with serve(population, latency_seconds=latency) as hub:
         killed = kill_and_resume(
             command,
             kills=kills,
@@ -86,7 +90,13 @@ def run(engine: str, population: Population, kills: int, seed: int) -> dict[str,
             given_up=(*FLEET, "retry", "--cause", "WorkerDied", "--ledger", str(path)),
         )
         found = look(path, hub, population)
-    return {"killed": dict(killed), "seconds": time.monotonic() - began, **found}
+    return {
+        "killed": dict(killed),
+        "seed": seed,
+        "latency_seconds": latency,
+        "seconds": time.monotonic() - began,
+        **found,
+    }
 
 
 def look(path: Path, hub: SimulatedHub, population: Population) -> dict[str, Any]:
