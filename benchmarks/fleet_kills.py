@@ -6,8 +6,8 @@ command is typed until it ends by itself. A job that two such kills hit while it
 with its reason; ``hubaudit fleet retry`` makes those due again, once. Then the ledger is held against the server's own
 log: each repository must have exactly one final record, no attempt may begin after a result was kept, and the weights
 of a repository may have been sent once, plus once for each attempt that was cut short. A run ends when the work does:
-where that comes before the last kill, another run (``--seed``), or a slower Hub (``--latency``), adds the rest. Runs are
-added to ``benchmarks/results/fleet_kills.json``.
+where that comes before the last kill, another run (``--seed``), or a slower Hub (``--latency``), adds the rest. Runs
+are added to ``benchmarks/results/fleet_kills.json``.
 """
 
 import argparse
