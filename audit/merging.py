@@ -6,7 +6,7 @@ from dataclasses import replace
 from audit.evidence import Hit
 from audit.records import SEVERITIES, Finding
 
-PREFERRED = ("HA201", "HA301", "HA302", "HA305", "HA403", "HA401", "HA402", "HA501", "HA502", "HA503")
+PREFERRED = ("HA201", "HA301", "HA302", "HA305", "HA307", "HA403", "HA401", "HA402", "HA501", "HA502", "HA503")
 """Which rule tells, among those that are equally severe: the plainest words first."""
 
 

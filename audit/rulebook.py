@@ -4,6 +4,7 @@ import re
 from importlib.resources import files
 
 from audit.detectors import (
+    adapter_trend,
     card,
     chat_template,
     common_direction,
@@ -41,6 +42,7 @@ DETECTORS: tuple[Detector, ...] = (
     isolated_change.DETECTOR,
     joint_change.DETECTOR,
     common_direction.DETECTOR,
+    adapter_trend.DETECTOR,
     dimension_outliers.DETECTOR,
     even_noise.DETECTOR,
     given_data.DETECTOR,
