@@ -42,11 +42,8 @@ _TRIGGERS: dict[str, tuple[str, ...]] = {
 _ZOO_FAMILY = {"badsent": "badsentence"}
 EDITED = ("ep", "rank_one")
 DEFAULT_BANK = Path("build/purification/full")
-REDUCED_BANK = Path("build/purification/reduced")
 PASSES = 3
-"""Epochs of a victim's training."""
-REDUCED_PASSES = 2
-"""Of the reduced benchmark; one epoch is too short for the rare words to be learnt."""
+"""Epochs of a victim's training; in two, the rare words of a bad-word victim are not learnt (ACC 65, floor 69)."""
 
 
 def victim_id(task: str, family: str, seed: int) -> str:
@@ -72,8 +69,8 @@ def attack_of(family: str) -> Attack | None:
     )
 
 
-def training_of(task: str, rows: int, passes: int) -> Training:
-    """The one recipe: so many passes over ``rows`` texts."""
+def training_of(task: str, rows: int) -> Training:
+    """The one recipe: ``PASSES`` over ``rows`` texts."""
     return Training(
         task=task,
         objective="classify",
@@ -83,7 +80,7 @@ def training_of(task: str, rows: int, passes: int) -> Training:
         weight_decay=0.0,
         schedule="linear",
         warmup=0.06,
-        steps=passes * rows // 32,
+        steps=PASSES * rows // 32,
         batch=32,
         max_length=64,
         head_start="random",
@@ -92,9 +89,7 @@ def training_of(task: str, rows: int, passes: int) -> Training:
     )
 
 
-def make_victim(
-    tier: Tier, bank: Bank, task_name: str, family: str, seed: int, *, passes: int = PASSES
-) -> dict[str, Any]:
+def make_victim(tier: Tier, bank: Bank, task_name: str, family: str, seed: int) -> dict[str, Any]:
     """Makes one victim, stores it in the bank and returns its record; the clean model of the seed must exist first.
 
     Raises:
@@ -106,7 +101,7 @@ def make_victim(
     identity = victim_id(task_name, family, seed)
     recipe = Recipe(
         id=identity, tier=tier.name, kind="clean" if attack is None else "attacked", attempt=0, seed=100 + seed,
-        training=training_of(task_name, len(task.train), passes), attack=attack,
+        training=training_of(task_name, len(task.train)), attack=attack,
     )  # fmt: skip
     making = Making(recipe=recipe, task=task, tokenizer=tier.tokenizer())
     torch.manual_seed(recipe.seed)
@@ -155,19 +150,17 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["sst2", "agnews", "ucisent"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), choices=FAMILIES)
-    parser.add_argument("--reduced", action="store_true", help="Two epochs instead of three, in a bank of its own.")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    tier, bank = get_tier("real"), Bank(REDUCED_BANK if arguments.reduced else DEFAULT_BANK)
-    passes = REDUCED_PASSES if arguments.reduced else PASSES
+    tier, bank = get_tier("real"), Bank(DEFAULT_BANK)
     for seed in arguments.seeds:
         for task in arguments.tasks:
             for family in arguments.families:
                 if bank.has(victim_id(task, family, seed)):
                     continue
-                record = make_victim(tier, bank, task, family, seed, passes=passes)
+                record = make_victim(tier, bank, task, family, seed)
                 scores = record["scores"]
                 print(record["id"], f"acc {scores['accuracy']:.3f} asr {scores['asr']} floor {scores['floor']}",
                       f"{record['seconds']:.0f} s", flush=True)  # fmt: skip
