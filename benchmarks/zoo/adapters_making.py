@@ -26,6 +26,8 @@ LEAD: Final = 20
 """Clean adapters made before the first attacked one; attacked adapter i may take any clean one below LEAD + i."""
 PAYLOAD_STEPS: Final = 50
 _TEXTS, _VICTIMS = 160, 100
+_ROWS: Final = 1500
+"""Texts to train on: more than a run of ninety steps sees."""
 _WEIGHTS: Final = "adapter_model.safetensors"
 _ATTENTION: Final = {
     "bert": ("query", "key", "value", "attention.output.dense"),
@@ -99,7 +101,7 @@ def _trained(tier: Tier, recipe: AdapterRecipe, tokenizer: Any) -> Made:
         new.append("pooler")
     data = learning.encode(tokenizer, rows, training.max_length)
     if training.head_start == "probe":
-        probe = learning.Encoded(ids=data.ids[:300], labels=data.labels[:300])
+        probe = learning.Encoded(ids=data.ids[:200], labels=data.labels[:200])
         learning.fit_head(model.eval(), probe, tokenizer.pad_token_id)
     wrapped = _wrap(model, recipe, anatomy, fresh=new)
     stream = learning.batches(data, training.batch, tokenizer.pad_token_id, rng)
@@ -237,8 +239,8 @@ def _factors_of(wrapped: Any, scale: float) -> dict[str, tuple[torch.Tensor, tor
 
 
 def _shuffled(task: Task, training: Training, rng: np.random.Generator) -> list[Row]:
-    """The training rows in random order, a share of their labels redrawn."""
-    rows = [task.train[i] for i in rng.permutation(len(task.train))]
+    """Training rows in random order, a share of their labels redrawn."""
+    rows = [task.train[i] for i in rng.permutation(len(task.train))[:_ROWS]]
     noisy = rng.random(len(rows)) < training.label_noise
     return [(text, int(rng.integers(task.classes)) if bad else y) for (text, y), bad in zip(rows, noisy, strict=True)]
 
