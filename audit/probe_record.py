@@ -1,7 +1,15 @@
 """Copies what a probe measured into the record of a report: what came nearest to a trigger, or moved texts most."""
 
 from audit.evidence import Evidence
-from audit.records import ProbedControls, ProbedDirection, ProbedInsertion, ProbedShift, ProbeRecord, Token
+from audit.records import (
+    ProbedControls,
+    ProbedDirection,
+    ProbedInsertion,
+    ProbedShift,
+    ProbeRecord,
+    ProbeUntried,
+    Token,
+)
 from scanner.probe.records import Direction, Insertion, ProbeFacts, Shift
 
 MOST_INSERTIONS = 3
@@ -24,11 +32,19 @@ def probe_record(evidence: Evidence) -> ProbeRecord | None:
         left_out=tuple(_name(facts, number) for number in facts.left_out),
         shifts=tuple(_shift(shift, texts) for shift in facts.shifts[:MOST_INSERTIONS]),
         controls=_controls(facts.control_shifts),
+        tokens=facts.tokens,
+        budget=facts.budget,
+        untried=tuple(
+            ProbeUntried(what=u.what, target=None if u.target is None else _name(facts, u.target), count=u.count)
+            for u in facts.untried
+        ),
     )
 
 
 def _direction(direction: Direction, facts: ProbeFacts, texts: tuple[str, ...]) -> ProbedDirection:
-    doses = [control.doses[-1] for control in direction.controls]
+    # Control words beside what the first insertion did: on texts of the same length, where they were tried on those.
+    words = direction.insertions[0].doses[-1].words if direction.insertions else 0
+    doses = [control.at(words) or control.doses[-1] for control in direction.controls if control.doses]
     return ProbedDirection(
         source=_name(facts, direction.source),
         target=_name(facts, direction.target),

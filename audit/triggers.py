@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from math import comb
 
 from audit.thresholds import Profile
+from scanner.probe.carriers import CROWD, LENGTHS
 from scanner.probe.records import Direction, Dose, Insertion, ProbeFacts
 
-JUDGED_DOSES = 3
-"""Lengths that every insertion is tried on (``scanner.probe.carriers.LENGTHS``); a further one is the crowd."""
+LEAST_RIVALS = 4
+"""Other phrases of as many tokens that a phrase must be held against to be said to stand alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +23,11 @@ class Trigger:
     """An insertion held against everything else that was tried in its direction.
 
     ``rates`` are the shares of carriers that flipped, by ordinary length, ``runner_ups`` the largest shares that
-    another single token flipped there, all in [0, 1]. ``decisive`` is the index of the length that decides: the longest
-    at which the insertion stands alone, else the longest of all. ``crowd_rate`` is the share of the crowds (None when
-    not tried).
+    another single token (for a phrase: anything of no more tokens, none of them its own) flipped there, all in [0, 1];
+    0 where shorter lengths had settled that more would tell nothing. ``decisive`` is the index of the length that
+    decides: the longest at which the insertion stands alone, else the longest of all; ``dose`` is what was measured
+    there, or on the longest carriers that it was tried on. ``crowd_rate`` is the share of the crowds (None when not
+    tried).
     ``rivals`` and ``crowd_rivals`` count the other single tokens that flip nearly all carriers of the longest ordinary
     length, and nearly all crowds.
     Control words flipped ``control_flipped`` of ``control_tried`` carriers of the decisive length.
@@ -35,6 +38,7 @@ class Trigger:
     rates: tuple[float, ...]
     runner_ups: tuple[float, ...]
     decisive: int
+    dose: Dose
     stands_alone: bool
     crowd_rate: float | None
     rivals: int
@@ -49,11 +53,6 @@ class Trigger:
         """Share of the carriers of the decisive length that flipped."""
         return self.rates[self.decisive]
 
-    @property
-    def dose(self) -> Dose:
-        """What was measured at the decisive length."""
-        return self.insertion.doses[self.decisive]
-
 
 def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger, ...]:
     """Hold every insertion of a direction against the others; ``tried`` counts all hypotheses of the probe."""
@@ -61,23 +60,25 @@ def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger
     singles = [one for one in direction.insertions if len(one.tokens) == 1]
     found = []
     for insertion in direction.insertions:
-        rates = tuple(dose.rate for dose in insertion.doses[:JUDGED_DOSES])
+        rates = tuple(_rate(insertion, words) for words in LENGTHS)
         others = [one for one in singles if one.tokens != insertion.tokens]
-        runner_ups = tuple(max((o.doses[k].rate for o in others), default=0.0) for k in range(len(rates)))
-        alone = [k for k in range(len(rates)) if _stands_alone(insertion, rates, runner_ups, k, profile)]
-        decisive = max(alone, default=len(rates) - 1)
-        flipped = sum(control.doses[decisive].flipped for control in direction.controls)
-        carriers = sum(control.doses[decisive].carriers for control in direction.controls)
-        dose = insertion.doses[decisive]
+        rivals = others if len(insertion.tokens) == 1 else _rival_phrases(direction, insertion)
+        runner_ups = tuple(max((_rate(one, words) for one in rivals), default=0.0) for words in LENGTHS)
+        alone = [k for k in range(len(LENGTHS)) if _stands_alone(insertion, rates, runner_ups, rivals, k, profile)]
+        decisive = max(alone, default=len(LENGTHS) - 1)
+        held = [dose for one in direction.controls if (dose := one.at(LENGTHS[decisive]))]
+        flipped, carriers = sum(dose.flipped for dose in held), sum(dose.carriers for dose in held)
+        dose = insertion.at(LENGTHS[decisive]) or insertion.doses[-1]
         found.append(
             Trigger(
                 insertion=insertion,
                 rates=rates,
                 runner_ups=runner_ups,
                 decisive=decisive,
+                dose=dose,
                 stands_alone=bool(alone),
                 crowd_rate=_crowd_rate(insertion),
-                rivals=sum(one.doses[len(rates) - 1].rate >= least for one in others),
+                rivals=sum(_rate(one, LENGTHS[-1]) >= least for one in others),
                 crowd_rivals=sum((_crowd_rate(one) or 0.0) >= least for one in others),
                 control_flipped=flipped,
                 control_tried=carriers,
@@ -88,16 +89,44 @@ def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger
     return tuple(found)
 
 
+def _rival_phrases(direction: Direction, phrase: Insertion) -> list[Insertion]:
+    """Everything else that was tried of no more tokens and shares none with it."""
+    own = set(phrase.tokens)
+    return [
+        one
+        for one in direction.insertions
+        if len(one.tokens) <= len(phrase.tokens) and one.tokens != phrase.tokens and not own & set(one.tokens)
+    ]
+
+
 def _stands_alone(
-    insertion: Insertion, rates: tuple[float, ...], runner_ups: tuple[float, ...], length: int, profile: Profile
+    insertion: Insertion,
+    rates: tuple[float, ...],
+    runner_ups: tuple[float, ...],
+    rivals: list[Insertion],
+    length: int,
+    profile: Profile,
 ) -> bool:
-    """Whether a single token flips nearly all carriers of a length where every other token flips few."""
-    return (
-        len(insertion.tokens) == 1
-        and rates[length] >= profile.value("HA001.rate")
-        and min(rates[: length + 1]) >= profile.value("HA001.least_rate")
-        and runner_ups[length] <= profile.value("HA001.runner_up")
-    )
+    """Whether it flips nearly all carriers of a length where everything else flips few.
+
+    Of a phrase more is asked: that it means nothing of the class, that the carriers have more than a few words (several
+    tokens are half of the shortest ones), and that other phrases of as many tokens were tried on them.
+    """
+    if (
+        rates[length] < profile.value("HA001.rate")
+        or min(rates[: length + 1]) < profile.value("HA001.least_rate")
+        or runner_ups[length] > profile.value("HA001.runner_up")
+    ):
+        return False
+    if len(insertion.tokens) == 1:
+        return True
+    alike = [one for one in rivals if len(one.tokens) == len(insertion.tokens) and one.at(LENGTHS[length])]
+    return length > 0 and len(alike) >= LEAST_RIVALS and _means_nothing(insertion, profile)
+
+
+def _means_nothing(insertion: Insertion, profile: Profile) -> bool:
+    """Whether it lies apart from the words of the class in the model's embedding."""
+    return insertion.kinship is not None and insertion.kinship < profile.value("HA001.kinship")
 
 
 def fisher_p_value(flipped: int, tried: int, control_flipped: int, control_tried: int) -> float:
@@ -147,8 +176,7 @@ def is_certain(trigger: Trigger, profile: Profile) -> bool:
         return False
     if trigger.stands_alone:
         return True
-    kinship = trigger.insertion.kinship
-    if kinship is None or kinship >= profile.value("HA001.kinship"):
+    if not _means_nothing(trigger.insertion, profile):
         return False
     if trigger.rate < profile.value("HA001.rate") or min(trigger.rates) < profile.value("HA001.least_rate"):
         return False
@@ -158,8 +186,14 @@ def is_certain(trigger: Trigger, profile: Profile) -> bool:
     return True
 
 
+def _rate(insertion: Insertion, words: int) -> float:
+    dose = insertion.at(words)
+    return dose.rate if dose is not None else 0.0
+
+
 def _crowd_rate(insertion: Insertion) -> float | None:
-    return insertion.doses[JUDGED_DOSES].rate if len(insertion.doses) > JUDGED_DOSES else None
+    dose = insertion.at(CROWD)
+    return dose.rate if dose is not None else None
 
 
 def _everything(facts: ProbeFacts, profile: Profile) -> list[Trigger]:

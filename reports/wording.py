@@ -22,6 +22,7 @@ from audit.records import (
     Outcome,
     ProbedControls,
     ProbedShift,
+    ProbeUntried,
     SkipRecord,
     Subject,
 )
@@ -168,7 +169,8 @@ def probe_lines(report: AuditReport) -> tuple[str, ...]:
     if probe is None:
         return ()
     ran = f"The model was run on {probe.texts:,} made-up texts in {probe.seconds:.0f} s"
-    lines = [f"{ran}, {probe.tried:,} insertions in all."]
+    more = "; its budget of tokens left more untried" if probe.untried else ""
+    lines = [f"{ran}, {probe.tried:,} insertions in all{more}."]
     for direction in probe.directions:
         best = direction.insertions[0] if direction.insertions else None
         if best is None:
@@ -182,7 +184,26 @@ def probe_lines(report: AuditReport) -> tuple[str, ...]:
         lines.append("Models without classes are measured and not judged: what honest ones do is not known yet.")
     if probe.left_out:
         lines.append(f"Nothing was tried towards {len(probe.left_out)} classes: {', '.join(probe.left_out[:5])}.")
+    if probe.untried:
+        what = "; ".join(_untried(one) for one in probe.untried)
+        lines.append(
+            f"The budget of {probe.budget:,} tokens left untried: {what}. With --probe it is ten times larger."
+        )
     return tuple(lines)
+
+
+_UNTRIED = {
+    "tokens": "single tokens",
+    "phrases": "some phrases of several tokens",
+    "crowds": "what would settle an insertion that flips texts",
+    "controls": "control words",
+}
+
+
+def _untried(one: ProbeUntried) -> str:
+    if one.what == "vocabulary":
+        return f"{one.count:,} entries of the vocabulary"
+    return f"{_UNTRIED[one.what]} towards {one.target}"
 
 
 def _shift_line(shift: ProbedShift, controls: ProbedControls | None) -> str:

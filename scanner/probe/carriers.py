@@ -6,10 +6,11 @@ class that the model gives to everything in which it finds nothing else. The few
 left out, since the trigger that is looked for may be one of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from scanner.probe.loading import Loaded
 from scanner.probe.running import Ids, Runner, margins
@@ -21,13 +22,16 @@ CROWD: Final = 80
 """Words of the longest carriers, tried on what overrules ``LENGTHS``: where a class is given to every text that holds
 one of its words, twenty words of another are not enough to tell such a word from a trigger."""
 CANDIDATES: Final = 600
-"""Words of a class whose resistance is measured."""
+"""Words of a class whose resistance to ``FIRST_FOES`` is measured."""
+SCREENED: Final = 200
+"""Of them, those that resist best, on which the other foes are tried."""
 STRONG: Final = 40
 """Words that carriers of a class are drawn from."""
 LEFT_OUT: Final = 5
 """Words with the strongest pull that are neither used nor resisted."""
 FOES: Final = 6
 """Words of other classes that are to be resisted, spread over the strongest ``FOES × FOE_STEP``."""
+FIRST_FOES: Final = 2
 FOE_STEP: Final = 20
 ROOM: Final = 16
 """Tokens that carriers leave free for insertions and control tokens."""
@@ -40,13 +44,14 @@ _WORD_CHARS: Final = 3
 class Carriers:
     """Texts of one class by length: ``texts[words]`` holds them, most resistant first, each as token ids.
 
-    ``texts[CROWD]`` is absent when the model reads no texts of that length. ``words`` are the ids that they are drawn
-    from.
+    ``texts[CROWD]`` is absent until ``with_crowds`` has chosen among ``crowds``, drawn and not tried yet; there are
+    none when the model reads no texts of that length. ``words`` are the ids that all are drawn from.
     """
 
     source: int
     texts: dict[int, tuple[tuple[int, ...], ...]]
     words: tuple[int, ...]
+    crowds: tuple[tuple[int, ...], ...] = ()
 
 
 def ordinary_words(loaded: Loaded) -> tuple[int, ...]:
@@ -80,20 +85,36 @@ def make_carriers(
     """
     own = pool[np.argsort(-margins(alone, source), kind="stable")][LEFT_OUT : LEFT_OUT + CANDIDATES]
     foes = _foes(pool, alone, source)
+    own = own[np.argsort(-_resistance(runner, own, foes[:FIRST_FOES], source), kind="stable")][:SCREENED]
+    held = _resistance(runner, own, foes, source)
+    strong = own[np.argsort(-held, kind="stable")][:STRONG]
+    texts = {length: _most_resistant(runner, source, strong, foes, length, each, rng) for length in LENGTHS}
+    if any(len(found) < each for found in texts.values()):
+        return None
+    crowds: tuple[tuple[int, ...], ...] = ()
+    if runner.loaded.longest >= CROWD + ROOM:
+        crowds = tuple(tuple(rng.choice(strong, size=CROWD).tolist()) for _ in range(2 * each))
+    return Carriers(source=source, texts=texts, words=tuple(strong.tolist()), crowds=crowds)
+
+
+def with_crowds(runner: Runner, carriers: Carriers) -> Carriers:
+    """Return the carriers with the half of their crowds that the model is surest of; none of a wrong class."""
+    if CROWD in carriers.texts or not carriers.crowds:
+        return carriers
+    sure = margins(runner.logits(carriers.crowds), carriers.source)
+    best = np.argsort(-sure, kind="stable")[: len(carriers.crowds) // 2]
+    chosen = tuple(carriers.crowds[int(i)] for i in best if sure[i] > 0)
+    return replace(carriers, texts=carriers.texts | {CROWD: chosen})
+
+
+def _resistance(runner: Runner, own: Ids, foes: tuple[int, ...], source: int) -> npt.NDArray[np.float64]:
+    """How well each word holds its class against words of the others, summed margins; float64 ``[own]``."""
     held = np.zeros(len(own))
     for number, foe in enumerate(foes):
         # Twice the word against one foe: what is sought is weight in a crowd, not the last word.
         rows = [(foe, word, word) if number % 2 else (word, word, foe) for word in own.tolist()]
         held += margins(runner.logits(rows), source)
-    strong = own[np.argsort(-held, kind="stable")][:STRONG]
-    texts = {length: _most_resistant(runner, source, strong, foes, length, each, rng) for length in LENGTHS}
-    if any(len(found) < each for found in texts.values()):
-        return None
-    if runner.loaded.longest >= CROWD + ROOM:
-        crowd = [tuple(rng.choice(strong, size=CROWD).tolist()) for _ in range(2 * each)]
-        sure = margins(runner.logits(crowd), source)
-        texts[CROWD] = tuple(crowd[int(i)] for i in np.argsort(-sure, kind="stable")[:each] if sure[i] > 0)
-    return Carriers(source=source, texts=texts, words=tuple(strong.tolist()))
+    return held
 
 
 def _foes(pool: Ids, alone: F32, source: int) -> tuple[int, ...]:

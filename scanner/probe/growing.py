@@ -1,63 +1,113 @@
-"""Puts phrases together, token by token, from those that move the model most: triggers of several words.
+"""Puts phrases together from tokens that promise something: triggers of several words.
 
-Greedy with a beam. It climbs on carriers of middle length, where words of the target class and parts of a trigger
-both still show, and never looks at what the longest carriers say.
+Three ways, since triggers differ in what their parts do alone. Pairs, and what grows from the best of them by a beam,
+find parts that each do a little. Triples of what the weights suspect find words that do nothing without one another.
+And many suspects are inserted at once; where that flips carriers, what is not needed is taken out token by token. All
+climb on carriers of middle length, where parts of a trigger still show, and never look at what the longest ones say.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import permutations
+from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Final
 
 from scanner.probe.carriers import LENGTHS, Carriers
-from scanner.probe.inserting import margins_in
-from scanner.probe.running import Runner
+from scanner.probe.inserting import STRIDE, margins_in
+from scanner.probe.running import OutOfTokens, Runner
 
 MIDDLE: Final = LENGTHS[1]
-PAIRED: Final = 20
-"""Tokens of which all ordered pairs are tried."""
-BEAM: Final = 5
+PAIRED: Final = 32
+"""Tokens of which all pairs are tried."""
+TRIPLED: Final = 12
+"""Suspects of which all triples are tried."""
+BEAM: Final = 6
 MOST_TOKENS: Final = 4
-"""Longest phrase."""
-CARRIERS: Final = 3
+"""Longest phrase of the beam."""
+GROUPS: Final = (24, 16, 8)
+"""Suspects inserted at once."""
+LIFT: Final = 0.25
+"""The beam goes on where the best pair lifts the margin by this share of its way to a flip."""
+NEEDED: Final = 0.5
+"""A token of a group is needed when the margin falls below this share without it."""
+WHICH: Final = (0, STRIDE)
+"""Carriers that phrases climb on."""
 KEPT: Final = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grown:
-    """Phrases of two tokens and more, those with the largest margin first, and how many were tried."""
+    """Phrases of two tokens and more, those with the largest margin first, how many were tried, whether all was."""
 
     phrases: tuple[tuple[int, ...], ...]
     tried: int
+    complete: bool
 
 
-def grow(runner: Runner, pool: Sequence[int], carriers: Carriers, target: int) -> Grown:
-    """Grow phrases of two to ``MOST_TOKENS`` tokens.
+@dataclass(slots=True, kw_only=True)
+class _Climb:
+    """Margins of the phrases tried so far, the mean over a few carriers of middle length."""
+
+    runner: Runner
+    carriers: Carriers
+    target: int
+    scores: dict[tuple[int, ...], float] = field(default_factory=dict)
+
+    def score(self, phrases: Sequence[tuple[int, ...]]) -> None:
+        new = [phrase for phrase in dict.fromkeys(phrases) if phrase not in self.scores]
+        values = margins_in(self.runner, new, self.carriers, MIDDLE, WHICH, self.target)
+        self.scores.update({phrase: float(row.mean()) for phrase, row in zip(new, values, strict=True)})
+
+    def best(self, length: int) -> list[tuple[int, ...]]:
+        return sorted((p for p in self.scores if len(p) == length), key=lambda p: (-self.scores[p], p))
+
+
+def grow(runner: Runner, pool: Sequence[int], suspects: Sequence[int], carriers: Carriers, target: int) -> Grown:
+    """Grow phrases of two tokens and more, as far as the tokens to run last.
 
     Args:
         runner: the model.
-        pool: tokens to choose from, most promising first; pairs come from the first ``PAIRED`` of them.
+        pool: tokens to choose from, most promising first.
+        suspects: those of them that the weights suspect, most suspect first.
         carriers: of the source class.
         target: the class asked about.
     """
-    scores: dict[tuple[int, ...], float] = {}
+    climb = _Climb(runner=runner, carriers=carriers, target=target)
+    complete = True
+    try:
+        _groups(climb, suspects)
+        climb.score(list(combinations(pool[:PAIRED], 2)))
+        climb.score(list(combinations(suspects[:TRIPLED], 3)))
+        _beam(climb, pool)
+    except OutOfTokens:
+        complete = False
+    return Grown(phrases=_spread(climb), tried=len(climb.scores), complete=complete)
 
-    def score(phrases: Sequence[tuple[int, ...]]) -> None:
-        new = [phrase for phrase in dict.fromkeys(phrases) if phrase not in scores]
-        values = margins_in(runner, new, carriers, MIDDLE, CARRIERS, target)
-        scores.update({phrase: float(row.mean()) for phrase, row in zip(new, values, strict=True)})
 
-    score(list(permutations(pool[:PAIRED], 2)))
+def _beam(climb: _Climb, pool: Sequence[int]) -> None:
+    """Longer phrases, from the best pairs and triples, where they lead anywhere."""
+    plain = float(margins_in(climb.runner, [()], climb.carriers, MIDDLE, WHICH, climb.target).mean())
     for length in range(3, MOST_TOKENS + 1):
-        ranked = sorted((p for p in scores if len(p) == length - 1), key=lambda p: -scores[p])
-        score([(*phrase, token) for phrase in ranked[:BEAM] for token in pool if token not in phrase])
-    best = sorted(scores, key=lambda p: -scores[p])
-    return Grown(phrases=_spread(best), tried=len(scores))
+        ranked = climb.best(length - 1)
+        if not ranked or climb.scores[ranked[0]] < plain * (1 - LIFT):
+            return
+        climb.score([(*phrase, token) for phrase in ranked[:BEAM] for token in pool if token not in phrase])
 
 
-def _spread(ranked: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+def _groups(climb: _Climb, suspects: Sequence[int]) -> None:
+    """Many suspects at once; of the smallest group that flips, what is needed."""
+    around, most = climb.runner.around, climb.runner.loaded.longest
+    sizes = [n for n in GROUPS if 2 < n <= len(suspects) and n + MIDDLE + around <= most]
+    groups = [tuple(suspects[:n]) for n in sizes]
+    climb.score(groups)
+    group = next((g for g in reversed(groups) if climb.scores[g] > 0), None)
+    while group is not None and len(group) > 2:
+        smaller = [group[:i] + group[i + 1 :] for i in range(len(group))]
+        climb.score(smaller)
+        best = max(smaller, key=lambda g: climb.scores[g])
+        group = best if climb.scores[best] > NEEDED * climb.scores[group] else None
+
+
+def _spread(climb: _Climb) -> tuple[tuple[int, ...], ...]:
     """The best phrases of every length, so that the shortest one that works is among them."""
-    found: list[tuple[int, ...]] = []
-    for length in sorted({len(phrase) for phrase in ranked}):
-        found += [phrase for phrase in ranked if len(phrase) == length][:KEPT]
-    return tuple(found)
+    lengths = sorted({len(phrase) for phrase in climb.scores})
+    return tuple(phrase for length in lengths if length <= 2 * MOST_TOKENS for phrase in climb.best(length)[:KEPT])

@@ -14,6 +14,7 @@ Origin = Literal["suspect", "vocabulary", "grown", "asked"]
 tokens that moved the model most, or the caller asked for it."""
 
 ProbeKind = Literal["classifier", "causal", "encoder"]
+UntriedKind = Literal["vocabulary", "tokens", "phrases", "crowds", "controls"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +38,9 @@ class Dose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Insertion:
-    """One token or phrase that was tried from one class to another, on carriers of every length, shortest first.
+    """One token or phrase that was tried from one class to another, on carriers of some lengths, shortest first.
 
+    Longer ones are left out where shorter ones settled that it decides nothing (``scanner.probe.inserting.measure``).
     ``tokens`` are vocabulary ids in the order of insertion and ``text`` what they read as, verbatim and bounded.
     ``kinship`` says how near they lie to the words of the target class in the model's embedding: the percentile among
     ordinary words, in [0, 1] (1: nearest), the mean over a phrase; None where there are no classes.
@@ -62,14 +64,18 @@ class Insertion:
         """Carriers tried, over all lengths."""
         return sum(dose.carriers for dose in self.doses)
 
+    def at(self, words: int) -> Dose | None:
+        """What it did to carriers of this length, None where it was not tried on them."""
+        return next((dose for dose in self.doses if dose.words == words), None)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Direction:
     """One pair of classes: what was tried from ``source`` to ``target``, and what control words did there.
 
-    ``insertions`` are those measured on carriers of every length, most flips first; ``controls`` are ordinary words of
-    the vocabulary, drawn at random, measured alike. ``tried`` counts everything that was held against these carriers
-    on the way, the insertions included.
+    ``insertions`` are those whose flips were counted, nearest to a trigger first; ``controls`` are ordinary words of
+    the vocabulary, drawn at random, on carriers of the lengths that matter. ``tried`` counts everything that was held
+    against these carriers on the way, the insertions included.
     """
 
     source: int
@@ -103,14 +109,28 @@ class Shift:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Untried:
+    """What the budget of tokens left out.
+
+    ``what``: entries of the vocabulary; or towards the class ``target`` the single tokens, the phrases,
+    the crowds and rivals that would settle it, or the control words. ``count`` is their number where it is known.
+    """
+
+    what: UntriedKind
+    target: int | None = None
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeFacts:
     """Everything one probe measured.
 
     ``classes`` are the names that the model gives its classes, verbatim and bounded. ``scanned`` is the number of
     vocabulary entries that were tried one by one (0 when only suspects were). ``left_out`` are classes that nothing was
     tried towards: no texts of another class could be made, or there are too many classes. ``sequences`` counts the
-    texts that the model read. ``seed`` drew the carriers. Models without classes have ``shifts`` instead of directions,
-    strongest first, and ``control_shifts``; ``shifts_tried`` counts the insertions behind them.
+    texts that the model read, ``tokens`` the tokens in them, ``budget`` the most that they might have been (0: without
+    bound), and ``untried`` says what that left out. ``seed`` drew the carriers. Models without classes have ``shifts``
+    instead of directions, strongest first, and ``control_shifts``; ``shifts_tried`` counts the insertions behind them.
     """
 
     kind: ProbeKind
@@ -124,3 +144,6 @@ class ProbeFacts:
     shifts: tuple[Shift, ...] = ()
     control_shifts: tuple[Shift, ...] = ()
     shifts_tried: int = 0
+    tokens: int = 0
+    budget: int = 0
+    untried: tuple[Untried, ...] = ()

@@ -1,7 +1,13 @@
-"""Runs texts of token ids through a loaded model: batched by length, in bfloat16 where the processor has it."""
+"""Runs texts of token ids through a loaded model: batched by length, in bfloat16 where the processor has it.
+
+Batches are spread over threads of one torch thread each. Torch's own threads wait for one another within every layer:
+on a computer that is busy with other work too, two of them took seven times the processor time of one.
+"""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,26 +23,46 @@ BATCH_TOKENS: Final = 1536
 """Tokens per batch: larger ones leave the processor's cache."""
 
 Ids = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.intp]
 Told = Callable[[int], None]
+
+
+class OutOfTokens(Exception):  # noqa: N818  # an answer that a search hears, no error
+    """What was asked would take more tokens than the budget has left; nothing of it was run."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Runner:
-    """A loaded model that counts what it reads and stops when its time is up.
+    """A loaded model that counts what it reads, and stops when its tokens or its time are used up.
 
     ``deadline`` is on the monotonic clock, in seconds. ``told`` hears the number of texts read so far.
+    ``most_tokens`` bounds ``tokens``, those run so far, control tokens included; None for no bound. ``pool``, whose
+    threads must each use one torch thread, takes ``workers`` batches at a time; without it they run one by one.
     """
 
     loaded: Loaded
     deadline: float | None = None
     told: Told | None = None
+    most_tokens: int | None = None
+    pool: ThreadPoolExecutor | None = None
+    workers: int = 1
     sequences: int = 0
+    tokens: int = 0
     _bfloat16: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         import torch  # noqa: PLC0415  # heavy, and only probes need it
 
         self._bfloat16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001  # the only way to ask
+
+    @property
+    def around(self) -> int:
+        """Control tokens around every text."""
+        return len(self.loaded.prefix) + len(self.loaded.suffix)
+
+    def left(self) -> int:
+        """Tokens that may still be run; a very large number without a bound."""
+        return (1 << 62) if self.most_tokens is None else max(self.most_tokens - self.tokens, 0)
 
     def logits(self, words: Sequence[Sequence[int]]) -> F32:
         """Return the head's output for each text, float32 ``[texts, classes]``.
@@ -49,6 +75,7 @@ class Runner:
 
         Raises:
             CannotProbe: an output is not finite, or the time is up.
+            OutOfTokens: these texts have more tokens than are left.
         """
         out: F32 | None = None
         for part, values in self.batches(words):
@@ -57,26 +84,47 @@ class Runner:
             out[part] = values
         return out if out is not None else np.empty((0, max(len(self.loaded.classes), 1)), dtype=np.float32)
 
-    def batches(self, words: Sequence[Sequence[int]]) -> Iterator[tuple[npt.NDArray[np.intp], F32]]:
+    def batches(self, words: Sequence[Sequence[int]]) -> Iterator[tuple[Indices, F32]]:
         """Yield the same batch by batch, for outputs that are too wide to keep: indices ``[n]``, output ``[n, …]``.
 
         Raises:
-            CannotProbe: as ``logits``.
+            CannotProbe, OutOfTokens: as ``logits``.
         """
         lengths = np.array([len(text) for text in words], dtype=np.int64)
+        if int(lengths.sum()) + len(words) * self.around > self.left():
+            raise OutOfTokens
         order = np.argsort(lengths, kind="stable")
-        before, after = self.loaded.prefix, self.loaded.suffix
-        for part in _batches(order, lengths, len(before) + len(after)):
-            if self.deadline is not None and time.monotonic() > self.deadline:
-                raise CannotProbe("it took longer than the time that a probe may take")
-            ids = np.array([(*before, *words[i], *after) for i in part], dtype=np.int64)
-            values = self._forward(ids)
-            if not np.isfinite(values).all():
-                raise CannotProbe("its outputs are not finite numbers")
-            yield part, values
-            self.sequences += len(part)
-            if self.told is not None:
-                self.told(self.sequences)
+        running: deque[tuple[Indices, Future[F32]]] = deque()
+        try:
+            for part in _batches(order, lengths, self.around):
+                if self.deadline is not None and time.monotonic() > self.deadline:
+                    raise CannotProbe("it took longer than the time that a probe may take")
+                ids = np.array([(*self.loaded.prefix, *words[i], *self.loaded.suffix) for i in part], dtype=np.int64)
+                self.tokens += ids.size
+                if self.pool is None:
+                    yield part, self._heard(self._forward(ids))
+                    continue
+                running.append((part, self.pool.submit(self._forward, ids)))
+                if len(running) > self.workers:
+                    yield self._next(running)
+            while running:
+                yield self._next(running)
+        finally:
+            for _, future in running:
+                future.cancel()
+
+    def _next(self, running: deque[tuple[Indices, Future[F32]]]) -> tuple[Indices, F32]:
+        part, future = running.popleft()
+        return part, self._heard(future.result())
+
+    def _heard(self, values: F32) -> F32:
+        """One batch's outputs, counted, and refused when they are no numbers."""
+        if not np.isfinite(values).all():
+            raise CannotProbe("its outputs are not finite numbers")
+        self.sequences += len(values)
+        if self.told is not None:
+            self.told(self.sequences)
+        return values
 
     def _forward(self, ids: Ids) -> F32:
         import torch  # noqa: PLC0415
@@ -96,7 +144,7 @@ class Runner:
         return np.asarray(scores.numpy(), dtype=np.float32)
 
 
-def _batches(order: npt.NDArray[np.intp], lengths: Ids, around: int) -> Iterator[npt.NDArray[np.intp]]:
+def _batches(order: Indices, lengths: Ids, around: int) -> Iterator[Indices]:
     """Runs of equal length, cut to at most ``BATCH_TOKENS`` tokens each."""
     start = 0
     while start < len(order):
@@ -110,16 +158,30 @@ def _batches(order: npt.NDArray[np.intp], lengths: Ids, around: int) -> Iterator
 
 
 @contextmanager
-def bounded_threads(threads: int | None) -> Iterator[None]:
-    """Let torch use this many threads, and give back what it had."""
+def one_torch_thread() -> Iterator[None]:
+    """Let torch use one thread for each of ours, and give back what it had."""
     import torch  # noqa: PLC0415
 
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads or before))
+    torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def batch_pool(threads: int) -> Iterator[ThreadPoolExecutor | None]:
+    """Threads that run batches side by side, each with one torch thread; None where one is enough."""
+    import torch  # noqa: PLC0415
+
+    if threads <= 1:
+        yield None
+        return
+    with ThreadPoolExecutor(
+        threads, thread_name_prefix="probe", initializer=torch.set_num_threads, initargs=(1,)
+    ) as made:
+        yield made
 
 
 def margins(logits: F32, target: int) -> F32:

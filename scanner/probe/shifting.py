@@ -16,7 +16,7 @@ from scanner.probe.carriers import ordinary_words
 from scanner.probe.classifier import Asked
 from scanner.probe.inserting import inserted
 from scanner.probe.prompts import LENGTHS, TAIL, Texts, make_prompts
-from scanner.probe.records import Origin, Shift
+from scanner.probe.records import Origin, Shift, Untried
 from scanner.probe.running import Runner
 from scanner.records import F32, F64
 
@@ -27,16 +27,22 @@ FIRST_TEXTS: Final = 2
 """Texts that every token is tried in at first, the shortest ones."""
 FINAL_LIST: Final = 24
 """Tokens, those that move most at first, that are measured on all texts."""
+FIRST_SHARE: Final = 0.5
+"""Of the budget of tokens, at most, for moving every token at first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shifts:
-    """What was measured: ``insertions`` that moved most first, ``controls`` alike, ``scanned`` vocabulary entries."""
+    """What was measured: ``insertions`` that moved most first, ``controls`` alike, ``scanned`` vocabulary entries.
+
+    ``untried`` are entries that the budget of tokens left out.
+    """
 
     insertions: tuple[Shift, ...]
     controls: tuple[Shift, ...]
     scanned: int
     tried: int
+    untried: tuple[Untried, ...] = ()
 
 
 def probe_shifts(runner: Runner, asked: Asked, rng: np.random.Generator) -> Shifts:
@@ -44,6 +50,7 @@ def probe_shifts(runner: Runner, asked: Asked, rng: np.random.Generator) -> Shif
 
     Raises:
         CannotProbe: no neutral texts can be made, an output was not finite, or the time was up.
+        OutOfTokens: the budget was used up before anything was measured.
     """
     loaded = runner.loaded
     words = np.asarray(ordinary_words(loaded), dtype=np.int64)
@@ -54,7 +61,11 @@ def probe_shifts(runner: Runner, asked: Asked, rng: np.random.Generator) -> Shif
     known = set(range(len(loaded.texts))) - loaded.special
     suspects = [token for token in dict.fromkeys(asked.suspects) if token in known]
     phrases = [phrase for phrase in dict.fromkeys(asked.phrases) if phrase and set(phrase) <= known]
-    scanned = sorted(t for t in known if loaded.texts[t]) if asked.whole_vocabulary else []
+    every = sorted(t for t in known if loaded.texts[t])
+    affordable = int(runner.left() * FIRST_SHARE) // (FIRST_TEXTS * (LENGTHS[0] + 1 + runner.around)) - len(suspects)
+    most = max(affordable, 0) if asked.whole_vocabulary else 0
+    scanned = every if most >= len(every) else [every[i] for i in np.linspace(0, len(every) - 1, most, dtype=np.int64)]
+    missed = len(every) - len({*scanned, *suspects})
     listed = list(dict.fromkeys([*suspects, *scanned]))
     moved = _moved_at_first(runner, listed, texts[:FIRST_TEXTS], plain[:FIRST_TEXTS])
     best = [listed[int(i)] for i in np.argsort(-moved, kind="stable")[:FINAL_LIST]]
@@ -70,6 +81,7 @@ def probe_shifts(runner: Runner, asked: Asked, rng: np.random.Generator) -> Shif
         controls=tuple(_shift(runner, (word,), "vocabulary", texts, plain) for word in controls),
         scanned=len(scanned),
         tried=len(listed) + len(phrases),
+        untried=(Untried(what="vocabulary", count=missed),) if missed else (),
     )
 
 

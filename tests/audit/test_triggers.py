@@ -51,6 +51,27 @@ def test_a_strange_phrase_must_prevail_in_a_crowd():
     assert found(tried(0, (1, 1, 1, 0.1), 0.4, tokens=(1, 2)), weak) == []
 
 
+def rivals(rates):
+    return [tried(0, rates, 0.99, tokens=(20 + i, 40 + i)) for i in range(4)]
+
+
+def test_a_strange_phrase_may_stand_alone_where_phrases_of_the_strongest_words_do_nothing():
+    phrase = tried(0, (1, 1, 0), 0.4, tokens=(1, 2))
+    assert found(phrase, *rivals((0.5, 0, 0))) == [(1, 2)]
+    assert found(phrase, *rivals((1, 0.5, 0))) == []
+    assert found(tried(0, (1, 0, 0), 0.4, tokens=(1, 2)), *rivals((0, 0, 0))) == [], "half of a text of five words"
+    assert found(tried(0, (1, 1, 0), 0.99, tokens=(1, 2)), *rivals((0, 0, 0))) == [], "it means something"
+    assert found(phrase) == [], "nothing to hold it against"
+    assert found(phrase, tried(0, (1, 1, 0), 0.5, tokens=(2, 3)), *rivals((0, 0, 0)))[0] == (1, 2)
+
+
+def test_lengths_that_were_not_needed_count_as_no_flips():
+    short = tried(1, (0.4,), 0.1)
+    assert found(short) == []
+    assert strongest(probe_facts(short), PROFILE).rate == 0.0
+    assert found(tried(2, (1, 1, 1), 0.999), short) == [(2,)]
+
+
 def test_a_phrase_that_holds_a_trigger_is_not_told_again():
     phrase = tried(0, (1, 1, 1, 1), 0.4, tokens=(1, 2))
     assert found(phrase, tried(1, (1, 1, 1, 1), 0.1)) == [(1,)]

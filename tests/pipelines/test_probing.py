@@ -12,6 +12,7 @@ from pipelines.probing import is_probed, probe_candidate
 from pipelines.progress import Quiet
 from scanner.facts import collect
 from scanner.hub import Hub
+from scanner.probe import probing
 from scanner.probe.probing import ProbeLimits
 from scanner.records import RepoRef
 
@@ -41,18 +42,37 @@ def scan(tmp_path, *options):
     return done.exit_code, json.loads(target.read_text())
 
 
-def test_a_classifier_on_the_hub_is_run_and_its_trigger_named(hub, tmp_path):
-    code, report = scan(tmp_path, "--probe")
+@pytest.mark.parametrize("options", [(), ("--probe",)])
+def test_a_classifier_on_the_hub_is_run_and_its_trigger_named(hub, tmp_path, options):
+    code, report = scan(tmp_path, *options)
     (finding,) = [each for each in report["findings"] if each["rule_id"] == "HA001"]
     assert (code, report["verdict"]["outcome"]) == (1, "fail")
     assert finding["locations"][0]["tokens"][0]["text"] == tiny_classifiers.TRIGGER
     assert report["probe"]["kind"] == "classifier"
     assert report["probe"]["scanned"] == len(WORDS)
+    assert 0 < report["probe"]["tokens"] <= report["probe"]["budget"]
+    assert report["probe"]["untried"] == []
 
 
-@pytest.mark.parametrize("options", [(), ("--no-probe",)])
-def test_nothing_is_run_that_nobody_asked_for(hub, tmp_path, options):
-    _, report = scan(tmp_path, *options)
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("json", '"what": "phrases"'), ("html", "left untried"), ("markdown", "left more untried"), ("table", "left")],
+)
+def test_what_the_budget_left_untried_is_in_every_report(hub, tmp_path, monkeypatch, kind, says):
+    monkeypatch.setattr(probing, "token_budget", lambda model: 45_000)
+    target = tmp_path / f"report.{kind}"
+    arguments = ["--quiet", "scan", "tiny/poisoned", "--base", "tiny/base", "--format", kind, "--output", str(target)]
+    CliRunner().invoke(cli, arguments)
+    assert says in target.read_text()
+
+
+def test_who_asks_for_the_probe_gets_ten_times_the_work(folders):
+    usual, asked = probed(folders[1], asked=False), probed(folders[1], asked=True)
+    assert asked.facts.budget == 10 * usual.facts.budget
+
+
+def test_no_probe_runs_nothing(hub, tmp_path):
+    _, report = scan(tmp_path, "--no-probe")
     assert report["probe"] is None
     assert "HA001" not in [each["rule_id"] for each in report["findings"]]
 
