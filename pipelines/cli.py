@@ -79,11 +79,11 @@ def cli(debug: bool, quiet: bool) -> None:
 @click.option("--no-resume", is_flag=True, help="Keep nothing of a large scan that is interrupted, and begin anew.")
 @click.option(
     "--probe/--no-probe",
-    default=False,
-    show_default=True,
-    help="Run the model on made-up texts and look for words that decide its answer: text classifiers in safetensors "
-    "files of up to 700 MB. Takes from half a minute to several minutes of one core. Language models and encoders are "
-    "measured and not judged.",
+    default=None,
+    help="Run the model on made-up texts and look for words that decide its answer. On by default, but with --budget, "
+    "for text classifiers in safetensors files of up to 700 MB, within a minute or two of one core; --probe tries the "
+    "whole vocabulary of larger ones too, with ten times the work. Language models are measured and not judged, by "
+    "default where the weights suspect a word or up to 30 MB.",
 )
 @click.option(
     "--data",
@@ -107,7 +107,7 @@ def scan(
     full: bool,
     max_requests: int | None,
     no_resume: bool,
-    probe: bool,
+    probe: bool | None,
     data: str | None,
     formats: tuple[str, ...],
     outputs: tuple[str, ...],
