@@ -2,7 +2,8 @@
 
 Every classifier of the zoo is probed and its facts are kept, one JSON file a model, under
 ``benchmarks/zoo/stats/probe/``: a run goes on where the last one stopped. ``--table`` judges the kept facts with the
-profile and prints the tables of docs/benchmarks.md. From the repository's root; one thread.
+profile and prints the tables of docs/benchmarks.md (``benchmarks.probe_page``). From the repository's root; one thread,
+with the budget of tokens of a scan by default.
 """
 
 import argparse
@@ -14,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
+from benchmarks.probe_page import table
 from benchmarks.zoo.bank import Bank
 from benchmarks.zoo.measure import measure_folders
 from benchmarks.zoo.tiers import get_tier
 from scanner.probe.probing import ProbeLimits, probe
-from scanner.probe.records import ProbeFacts
 from scanner.probe.staging import CannotProbe
 
 UNHURRIED = ProbeLimits(seconds=1e6)
@@ -90,46 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         text = json.dumps(result, separators=(",", ":"), default=_plain)
         (out / f"{model_id}.json").write_text(text + "\n", encoding="utf-8")
         print(model_id, result["family"], result["working"], f"{result['cpu_seconds']:.0f} s", flush=True)
-
-
-def table(out: Path) -> str:
-    """The measured rates as Markdown: by attack family among working attacks, and on clean models."""
-    from audit.rates import upper_bound
-    from audit.thresholds import load_profile
-    from audit.triggers import confirmed
-
-    profile = load_profile()
-    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
-    rows: dict[str, list[tuple[bool, ...]]] = {}
-    false, seconds, skipped = [], [], 0
-    for one in kept:
-        if "facts" not in one:
-            skipped += 1
-            continue
-        seconds.append(one["cpu_seconds"])
-        found = confirmed(TypeAdapter(ProbeFacts).validate_python(one["facts"]), profile)
-        if one["family"] is None:
-            false.append(bool(found))
-        elif one["working"] and one["group"] == "backdoor":
-            trigger = set(one["trigger_ids"] or ())
-            right = [t for t in found if t.insertion.target == one["target"]]
-            first = bool(right) and bool(set(right[0].insertion.tokens) & trigger)
-            by_weights = (bool(set(one["suspects"][:most]) & trigger) for most in (1, 10))
-            rows.setdefault(one["family"], []).append((bool(right), first, *by_weights))
-    heads = ("attack (working ones)", "n", "confirmed", "named first", "weights alone: first", "among the first ten")
-    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    pooled = [hit for hits in rows.values() for hit in hits]
-    for family, hits in [*sorted(rows.items()), ("**all**", pooled)]:
-        counts = " | ".join(str(sum(column)) for column in zip(*hits, strict=True))
-        lines.append(f"| {family} | {len(hits)} | {counts} |")
-    bound = upper_bound(sum(false), len(false))
-    lines.append("")
-    lines.append(
-        f"Clean classifiers: {sum(false)} of {len(false)} with a confirmed trigger (95 % upper bound {bound:.1%}). "
-        f"CPU seconds a model, whole vocabulary: median {np.median(seconds):.0f}, largest {max(seconds):.0f}. "
-        f"Not probed: {skipped}."
-    )
-    return "\n".join(lines)
 
 
 def _plain(value: object) -> object:

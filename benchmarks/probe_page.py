@@ -1,0 +1,115 @@
+"""What kept probes say together, as Markdown: by attack family and kind of trigger, and on clean models."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from audit.rates import upper_bound
+from audit.thresholds import Profile, load_profile
+from audit.triggers import confirmed
+from benchmarks.calibration.protocol import interval
+from scanner.probe.records import ProbeFacts
+
+SENTENCES: Final = frozenset({"badsentence", "lora_badsentence"})
+STYLES: Final = frozenset({"syntactic"})
+TOP: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One probe, judged: ``columns`` are whether each head of the table holds, None on clean models."""
+
+    family: str | None
+    confirmed: bool
+    columns: tuple[bool, ...]
+    seconds: float
+    tokens: int
+    untried: bool
+
+
+HEADS: Final = ("n", "confirmed", "named first", "among the first ten", "weights alone: first", "among the first ten")
+
+
+def table(out: Path) -> str:
+    """The measured rates of the models kept in a folder."""
+    profile = load_profile()
+    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
+    judged = [judge(one, profile) for one in kept if "facts" in one]
+    skipped = [one for one in kept if "facts" not in one]
+    return "\n".join([*_attacks([j for j in judged if j is not None]), "", *_rest([j for j in judged if j], skipped)])
+
+
+def judge(one: dict[str, Any], profile: Profile) -> Outcome | None:
+    """Hold one kept probe against what was planted; None for attacks that do not work and edits without a trigger.
+
+    A trigger counts as found when an insertion towards the attack's class is confirmed; its tokens are named first when
+    the first confirmed insertion holds one of them.
+    """
+    facts = TypeAdapter(ProbeFacts).validate_python(one["facts"])
+    found = confirmed(facts, profile)
+    columns: tuple[bool, ...] = ()
+    if one["family"] is not None:
+        if not one["working"] or one["group"] != "backdoor":
+            return None
+        trigger = set(one["trigger_ids"] or ())
+        right = [t.insertion for t in found if t.insertion.target == one["target"]]
+        near = [i for d in facts.directions if d.target == one["target"] for i in d.insertions[:TOP]]
+        by_weights = (bool(set(one["suspects"][:most]) & trigger) for most in (1, TOP))
+        named = bool(right) and bool(set(right[0].tokens) & trigger)
+        columns = (bool(right), named, any(set(i.tokens) & trigger for i in (*right[:TOP], *near)), *by_weights)
+    return Outcome(
+        family=one["family"],
+        confirmed=bool(found),
+        columns=columns,
+        seconds=one["cpu_seconds"],
+        tokens=facts.tokens,
+        untried=bool(facts.untried),
+    )
+
+
+def _attacks(judged: Sequence[Outcome]) -> Iterator[str]:
+    yield f"| attack (working ones) | {' | '.join(HEADS)} |"
+    yield "|" + "---|" * (1 + len(HEADS))
+    attacked = [one for one in judged if one.family is not None]
+    for family in sorted({str(one.family) for one in attacked}):
+        yield _row(family, [one for one in attacked if one.family == family])
+    yield _row("**all**", attacked)
+    yield ""
+    sentences = [one for one in attacked if one.family in SENTENCES]
+    styles = [one for one in attacked if one.family in STYLES]
+    words = [one for one in attacked if one.family not in SENTENCES | STYLES]
+    for name, ones in (("words", words), ("sentences", sentences), ("styles", styles)):
+        yield f"- Triggers that are {name}: {_share([one.columns[0] for one in ones])} confirmed."
+    yield f"- A token of the trigger among the first ten insertions: {_share([one.columns[2] for one in attacked])}."
+
+
+def _rest(judged: Sequence[Outcome], skipped: Sequence[dict[str, Any]]) -> Iterator[str]:
+    clean = [one for one in judged if one.family is None]
+    false = sum(one.confirmed for one in clean)
+    yield (
+        f"- Clean classifiers: {false} of {len(clean)} with a confirmed trigger "
+        f"(95 % upper bound {100 * upper_bound(false, len(clean)):.1f} %)."
+    )
+    if judged:
+        seconds, tokens = [one.seconds for one in judged], [one.tokens for one in judged]
+        yield (
+            f"- CPU seconds a model: median {np.median(seconds):.0f}, largest {max(seconds):.0f}. Tokens run: median "
+            f"{np.median(tokens):,.0f}, largest {max(tokens):,}. The budget left something untried on "
+            f"{sum(one.untried for one in judged)} of {len(judged)}."
+        )
+    if skipped:
+        yield f"- Not probed: {len(skipped)} ({'; '.join(sorted({one['skipped'] for one in skipped}))})."
+
+
+def _row(name: str, ones: Sequence[Outcome]) -> str:
+    counts = [sum(column) for column in zip(*(one.columns for one in ones), strict=True)]
+    return f"| {name} | {len(ones)} | {' | '.join(map(str, counts))} |"
+
+
+def _share(hits: Sequence[bool]) -> str:
+    return interval(sum(hits), len(hits))
