@@ -17,7 +17,7 @@ def test_every_indicator_is_drawn_and_named():
     texts = " ".join(element.text or "" for element in root.iter() if element.tag.endswith("text"))
     for plot in PLOTS:
         assert NAMES[plot.indicator] in texts
-    assert "626 ×" in texts
+    assert "tail 630 ×" in texts
     assert root.get("aria-label") == "Quantiles of the change against their law"
     assert svg == quantile_figure(PLOTS, name="q")
 
