@@ -40,7 +40,7 @@ def quantile_figure(plots: tuple[CurvaturePlot, ...], *, name: str) -> Markup | 
     if not drawable:
         return None
     figure = new_figure(WIDTH, HEIGHT)
-    axes = figure.add_axes((0.135, 0.125, 0.845, 0.855))
+    axes = figure.add_axes((0.16, 0.125, 0.82, 0.855))
     low = math.floor(min(min(x, y) for _, points in drawable for x, y in points))
     high = math.ceil(max(max(x, y) for _, points in drawable for x, y in points))
     axes.set(xlim=(low, high), ylim=(low, high + 0.3 * (high - low)))  # room for the legend
@@ -93,4 +93,5 @@ def _dress(axes: "Axes", low: int, high: int) -> None:
     ticks = list(range(low, high + 1, step))
     axes.set_xticks(ticks, [f"{10.0**tick:g}" for tick in ticks])
     axes.set_yticks(ticks, [f"{10.0**tick:g}" for tick in ticks])
+    axes.set_ylabel("measured quantile, each tensor over its k", color=MUTED, size=9.0)
     axes.set_xlabel("quantile of the law, χ² with one degree of freedom", color=MUTED, size=9.0)
