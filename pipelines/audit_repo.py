@@ -224,9 +224,7 @@ def audit_repo(
     if data is not None:
         from pipelines.data_mode import weigh_data
 
-        weighed = weigh_data(
-            data, facts, base_facts, hub, lineage=lineage, drift=drift, progress=progress, threads=threads
-        )
+        weighed = weigh_data(data, facts, base_facts, hub, lineage=lineage, drift=drift, progress=progress)
         skips += weighed.skips
         progress.stage("judging")
     licence_files = read_licence_files(facts, reader, skips)

@@ -47,7 +47,6 @@ def weigh_data(
     drift: DriftFacts | None,
     progress: Progress,
     limits: CurvatureLimits = DEFAULT_LIMITS,
-    threads: int | None = None,
     seed: int = 0,
 ) -> Weighed:
     """Measure the curvature of a scan's candidate on the given data, and how its change against the base follows it.
@@ -63,7 +62,6 @@ def weigh_data(
         drift: None when the weights could not be compared.
         progress: hears the stages.
         limits: what it may cost.
-        threads: for torch; its own choice when None.
         seed: of the draw among the samples.
     """
     try:
@@ -73,9 +71,7 @@ def weigh_data(
             raise CouldNotConclude("the declared base is contradicted, and changes against another base mean nothing")
         progress.stage("reading the given data")
         samples = _samples(spec, facts, seed)
-        return Weighed(
-            facts=_measured(samples, facts, base_facts, hub, progress=progress, limits=limits, threads=threads)
-        )
+        return Weighed(facts=_measured(samples, facts, base_facts, hub, progress=progress, limits=limits))
     except HubAuditError as error:
         return Weighed(problem=str(error).removesuffix("."))
     except Exception as error:  # noqa: BLE001  # a stranger's model or file may break any library; the scan goes on
@@ -102,7 +98,6 @@ def _measured(
     *,
     progress: Progress,
     limits: CurvatureLimits,
-    threads: int | None,
 ) -> CurvatureFacts:
     texts = [text for text in samples.inputs[:MOST_EXAMPLES] if isinstance(text, str)]
     progress.stage("fetching the model to run it on the given data")
@@ -117,7 +112,7 @@ def _measured(
             Origin(source=samples.source, digest=samples.digest),
             base_config=base_facts.config,
             limits=limits,
-            threads=threads,
+            threads=1,  # single short texts gain nothing from more, and on a busy computer they lose much
             told=_Teller(progress),
         )
 
