@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from math import comb
 
 from audit.thresholds import Profile
-from scanner.probe.carriers import CROWD, LENGTHS
-from scanner.probe.records import Direction, Dose, Insertion, ProbeFacts
+from scanner.probe.records import CROWD, LENGTHS, Direction, Dose, Insertion, ProbeFacts
 
 LEAST_RIVALS = 4
 """Other phrases of as many tokens that a phrase must be held against to be said to stand alone."""

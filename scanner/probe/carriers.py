@@ -13,14 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from scanner.probe.loading import Loaded
+from scanner.probe.records import CROWD, LENGTHS
 from scanner.probe.running import Ids, Runner, margins
 from scanner.records import F32
 
-LENGTHS: Final = (5, 10, 20)
-"""Words per carrier. An honest word is outvoted by twenty words of the other class, a trigger is not."""
-CROWD: Final = 80
-"""Words of the longest carriers, tried on what overrules ``LENGTHS``: where a class is given to every text that holds
-one of its words, twenty words of another are not enough to tell such a word from a trigger."""
 CANDIDATES: Final = 600
 """Words of a class whose resistance to ``FIRST_FOES`` is measured."""
 SCREENED: Final = 200

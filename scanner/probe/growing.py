@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Final
 
-from scanner.probe.carriers import LENGTHS, Carriers
+from scanner.probe.carriers import Carriers
 from scanner.probe.inserting import STRIDE, margins_in
+from scanner.probe.records import LENGTHS
 from scanner.probe.running import OutOfTokens, Runner
 
 MIDDLE: Final = LENGTHS[1]

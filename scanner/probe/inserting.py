@@ -6,8 +6,8 @@ from typing import Final
 
 import numpy as np
 
-from scanner.probe.carriers import LENGTHS, Carriers
-from scanner.probe.records import Dose, Insertion, Origin
+from scanner.probe.carriers import Carriers
+from scanner.probe.records import LENGTHS, Dose, Insertion, Origin
 from scanner.probe.running import Runner, margins
 from scanner.records import F32
 

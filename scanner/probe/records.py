@@ -7,7 +7,13 @@ other. Classes are numbered from 0, as the model's head numbers them.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
+
+LENGTHS: Final = (5, 10, 20)
+"""Words per carrier. An honest word is outvoted by twenty words of the other class, a trigger is not."""
+CROWD: Final = 80
+"""Words of the longest carriers, tried on what overrules ``LENGTHS``: where a class is given to every text that holds
+one of its words, twenty words of another are not enough to tell such a word from a trigger."""
 
 Origin = Literal["suspect", "vocabulary", "grown", "asked"]
 """Why an insertion was tried: the weights suspect it, the vocabulary scan ranked it high, it was put together from

@@ -12,11 +12,11 @@ from typing import Final
 
 import numpy as np
 
-from scanner.probe.carriers import CROWD, LENGTHS, Carriers, with_crowds
+from scanner.probe.carriers import Carriers, with_crowds
 from scanner.probe.growing import MIDDLE, MOST_TOKENS, PAIRED, grow
 from scanner.probe.inserting import GIVE_UP, STRIDE, margins_in, measure, measured_at
 from scanner.probe.kinship import Kinship
-from scanner.probe.records import Direction, Insertion, Origin, Untried, UntriedKind
+from scanner.probe.records import CROWD, LENGTHS, Direction, Insertion, Origin, Untried, UntriedKind
 from scanner.probe.running import Ids, OutOfTokens, Runner, margins
 from scanner.records import F32
 

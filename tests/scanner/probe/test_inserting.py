@@ -6,9 +6,10 @@ from tiny_classifiers import BAD, FIRST, GOOD, TARGET, make_classifier
 from tiny_words import WORDS
 
 from audit.thresholds import load_profile
-from scanner.probe.carriers import LENGTHS, make_carriers, ordinary_words, with_crowds
+from scanner.probe.carriers import make_carriers, ordinary_words, with_crowds
 from scanner.probe.inserting import GIVE_UP, STRIDE, inserted, measure, measured_at, places_in
 from scanner.probe.loading import load
+from scanner.probe.records import LENGTHS
 from scanner.probe.running import OutOfTokens, Runner
 from scanner.probe.searching import CONTENDS, KIN, MANY
 
