@@ -8,11 +8,18 @@ import shutil
 import pytest
 import tiny_classifiers
 from click.testing import CliRunner
+from evidence_for import measured
 from tiny_words import WORDS, write_tokenizer
 
 from pipelines.cli import cli
+from pipelines.data_mode import weigh_data
+from pipelines.purify.data import DataSpec
+from scanner.curvature.measuring import CurvatureLimits
+from scanner.facts import collect
+from scanner.hub import Hub
+from scanner.records import Lineage, RepoRef
 
-POISONED, HONEST = "tiny/poisoned", "tiny/honest"
+HONEST = "tiny/honest"
 
 
 @pytest.fixture(scope="module")
@@ -187,3 +194,50 @@ def test_declared_datasets_are_named_where_no_data_were_given(hub, folders, tmp_
     assert "--data org/reviews" in json.dumps(without["verdict"]["notes"])
     given = told(tmp_path, "--data", write_csv(tmp_path / "clean.csv"), model="tiny/declared")[1]
     assert "--data org/reviews" not in json.dumps(given["verdict"]["notes"])
+
+
+class Heard:
+    """A progress that remembers."""
+
+    def __init__(self):
+        self.stages, self.advances = [], []
+
+    def stage(self, text):
+        self.stages.append(text)
+
+    def advance(self, done, total):
+        self.advances.append((done, total))
+
+
+def weighed(folders, tmp_path, **options):
+    base, honest = (collect(RepoRef(path=str(folder)), Hub()) for folder in folders)
+    lineage = Lineage(candidate=honest.ref, base=base.ref, relation="finetune", status="verified", claims=())
+    drift = measured(*folders)
+    spec = DataSpec(source=str(write_csv(tmp_path / "clean.csv")))
+    heard = Heard()
+    return weigh_data(spec, honest, base, Hub(), lineage=lineage, drift=drift, progress=heard, **options), heard
+
+
+def test_progress_is_told(folders, tmp_path):
+    found, heard = weighed(folders, tmp_path)
+    assert found.problem is None
+    assert heard.stages[0] == "reading the given data"
+    assert "running the model on the given examples, 1 of 64" in heard.stages
+    assert heard.stages[-1] == "holding the change against the given examples"
+    done, total = heard.advances[-1]
+    assert done == total == 4 * sum(tensor.dimensions for tensor in found.facts.tensors)
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [
+        (CurvatureLimits(weight_bytes=1000), "its weights have"),
+        (CurvatureLimits(parameters=1000), "million parameters"),
+        (CurvatureLimits(seconds=0.0), "longer on the given examples"),
+    ],
+)
+def test_limits_are_problems_with_their_reason(folders, tmp_path, limits, why):
+    found, _ = weighed(folders, tmp_path, limits=limits)
+    assert found.facts is None
+    assert why in found.problem
+    assert [skip.what for skip in found.skips] == ["--data"]
