@@ -21,6 +21,9 @@ from scanner.records import F64, TokenTable
 
 WRITERS = frozenset({"attention_output", "mlp_out"})
 """Roles whose rows are channels of the residual stream."""
+UNJUDGED = frozenset({"position", "pooler", "head"})
+"""Of tables of positions the first rows alone are trained; poolers and heads have no siblings, and on honest models some
+of their rows move far from all others."""
 LEAST_ROWS = 3 * TAIL_LEAST
 """Rows of one kind below which their tail is not known."""
 ROWS_KEPT = 20
@@ -74,8 +77,8 @@ class Discoveries:
 
 
 def discoveries(tensors: Iterable[TensorCurvature], tokens: TokenTable | None, *, rate: float) -> Discoveries:
-    """Test every tensor with enough rows; tables of positions, whose first rows alone are trained, take no part."""
-    judged = [tensor for tensor in tensors if tensor.spec.role != "position"]
+    """Test every tensor with enough rows, but those of ``UNJUDGED`` roles."""
+    judged = [tensor for tensor in tensors if tensor.spec.role not in UNJUDGED]
     usual = _usual(judged)
     tests = [test for tensor in judged if (test := row_test(tensor, tokens, usual.get(tensor.spec.name)))]
     tests.sort(key=lambda test: test.p_value)

@@ -51,10 +51,14 @@ def test_a_token_that_the_data_do_not_hold_is_compared_with_such_tokens():
     assert row.ratio > 40_000
 
 
-def test_control_tokens_and_positions_take_no_part():
+def test_control_tokens_take_no_part():
     assert not any(found(edited={TABLE.name: {2: 400.0}}).by_e_bh)
-    positions = curved.spec("embeddings.position", (400, 32), role="position", layer=None)
-    facts = curved.curvature_facts(positions, edited={positions.name: {0: 400.0}})
+
+
+@pytest.mark.parametrize("role", ["position", "pooler", "head"])
+def test_what_has_no_siblings_takes_no_part(role):
+    alone = curved.spec("alone.weight", (400, 32), role=role, layer=None)
+    facts = curved.curvature_facts(alone, edited={alone.name: {0: 400.0}})
     assert discoveries(facts.tensors, None, rate=0.05).tests == ()
 
 
