@@ -22,8 +22,8 @@ from scanner.records import F64, TokenTable
 WRITERS = frozenset({"attention_output", "mlp_out"})
 """Roles whose rows are channels of the residual stream."""
 UNJUDGED = frozenset({"position", "pooler", "head"})
-"""Of tables of positions the first rows alone are trained; poolers and heads have no siblings, and on honest models some
-of their rows move far from all others."""
+"""Of tables of positions the first rows alone are trained; poolers and heads have no siblings, and on honest models
+some of their rows move far from all others."""
 LEAST_ROWS = 3 * TAIL_LEAST
 """Rows of one kind below which their tail is not known."""
 ROWS_KEPT = 20
