@@ -1,94 +1,154 @@
-"""Derives the thresholds of a profile from the bank: ``python -m benchmarks.calibrate --write``, from the root.
+"""Derives a threshold profile and its error rates from banks of fine-tunes: ``python -m benchmarks.calibrate``.
 
-Models that are new in the bank are measured first (seconds each); what the rules measured on each is kept in
-``benchmarks/results/calibration.json``. From these numbers alone come the thresholds, the scores of the clean models
-and the section of docs/benchmarks.md; without ``--write`` they are only printed.
+Run from the repository's root, it derives everything from the committed observations (a minute) and prints the section
+of docs/benchmarks.md. ``--write`` writes the profile, the section and ``benchmarks/results/detection.json``.
+``--observe`` first observes the models of ``build/zoo`` that have no line yet. ``--full`` first makes the banks at
+full size (hours, resumable); ``--reduced`` runs the whole protocol on a small bank of its own within ten minutes.
 """
 
 import argparse
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from audit.thresholds import DEFAULT_PROFILE, load_profile
-from benchmarks.calibration.fit import FAIL_RATE, FLOORS, REVIEW_RATE, cross_fitted, exact_rules, fit, judge
-from benchmarks.calibration.observe import Observation, observe
-from benchmarks.calibration.table import calibration_line, section, splice
-from benchmarks.zoo.bank import Bank
-from benchmarks.zoo.tiers import get_tier
+from benchmarks.calibration.banks import BANKS, TierBank, as_text, bank_entry, fill
+from benchmarks.calibration.fit import exact_rules, fit, judge
+from benchmarks.calibration.page import section, splice
+from benchmarks.calibration.protocol import FLAGGED, protocol
+from benchmarks.calibration.records import Observation, ledger_of
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / "calibration.json"
+RESULTS = ROOT / "benchmarks" / "results" / "detection.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
+FULL = {"real": 400, "toy-encoder": 1600, "toy-gpt": 1600}
+"""Models of each tier, honest and attacked, that the whole protocol makes."""
+REDUCED, REDUCED_MINUTES = 80, 8.0
 
 
 def main() -> None:
-    """Measures what is new, derives, and writes when asked to."""
-    parser = argparse.ArgumentParser(description="Derive a threshold profile from the bank of fine-tunes.")
-    parser.add_argument("--tier", default="real")
+    """Makes or observes what is asked for, derives, and writes when asked to."""
+    parser = argparse.ArgumentParser(description="Derive a threshold profile from banks of fine-tunes.")
     parser.add_argument("--bank", type=Path, default=ROOT / "build" / "zoo")
     parser.add_argument("--profile", default=DEFAULT_PROFILE)
-    parser.add_argument("--again", action="store_true", help="measure every model again, after a rule changed")
+    parser.add_argument("--observe", metavar="TIER", help="observe the models of this tier that have no line yet")
+    parser.add_argument("--again", action="store_true", help="observe all of them again, after a rule changed")
+    parser.add_argument("--full", action="store_true", help="make the banks at full size first")
+    parser.add_argument("--reduced", action="store_true", help="a small bank of its own, within ten minutes")
     parser.add_argument("--write", action="store_true", help="write the profile and docs/benchmarks.md")
     arguments = parser.parse_args()
-    observations = _observed(arguments.tier, arguments.bank, again=arguments.again)
-    profile_file = ROOT / "audit" / "profiles" / f"{arguments.profile}.json"
-    profile = json.loads(profile_file.read_text(encoding="utf-8"))
-    page = _derive(observations, profile)
+    if arguments.reduced:
+        print(_reduced(ROOT / "build" / "reduced"))
+        return
+    if arguments.full:
+        _full(arguments.bank)
+    if arguments.observe:
+        _observe(arguments.observe, arguments.bank, again=arguments.again)
+    _derive(arguments.profile, write=arguments.write)
+
+
+def _derive(name: str, *, write: bool) -> None:
+    held = {bank.tier: whole(ledger_of(bank.tier).read()) for bank in BANKS}
+    banks = [bank for bank in BANKS if held[bank.tier]]
+    results = {bank.tier: protocol(held[bank.tier], exact_scores(), _outside()) for bank in banks}
+    page = section(results, transfer(held), {bank.tier: _title(bank) for bank in banks})
     print(page)
-    if arguments.write:
-        profile_file.write_text(json.dumps(profile, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        old = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-        PAGE.write_text(splice(old, page), encoding="utf-8")
+    if not write:
+        return
+    file = ROOT / "audit" / "profiles" / f"{name}.json"
+    profile = json.loads(file.read_text(encoding="utf-8"))
+    fill(profile, [bank_entry(b, clean_of(held[b.tier]), results[b.tier]["clean_scores"]) for b in banks])
+    file.write_text(as_text(profile), encoding="utf-8")
+    PAGE.write_text(splice(PAGE.read_text(encoding="utf-8") if PAGE.exists() else "", page), encoding="utf-8")
+    brief = {tier: {k: v for k, v in r.items() if k not in {"judged", "clean_scores"}} for tier, r in results.items()}
+    RESULTS.write_text(json.dumps(brief, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _observed(tier_name: str, root: Path, *, again: bool) -> dict[str, Observation]:
-    """Every observation by id, new models measured; saved after each, so that it can be stopped at any time."""
-    known: dict[str, Observation] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
-    tier, bank = get_tier(tier_name), Bank(root / tier_name)
+def whole(observations: dict[str, Observation]) -> dict[str, Observation]:
+    """The models of which enough was compared for a conclusion."""
+    least = load_profile().value("policy.least_coverage")
+    return {name: o for name, o in observations.items() if o["coverage"] >= least}
+
+
+def clean_of(observations: dict[str, Observation]) -> dict[str, Observation]:
+    """The honest ones."""
+    return {name: o for name, o in observations.items() if o["kind"] == "clean"}
+
+
+def exact_scores() -> dict[str, float]:
+    """The score of each rule that states a fact."""
+    values = load_profile().values
+    return {rule.id: values[f"{rule.id}.score"] for rule in exact_rules() if f"{rule.id}.score" in values}
+
+
+def transfer(held: dict[str, dict[str, Observation]]) -> dict[str, dict[str, Any]]:
+    """What the thresholds of one bank say of the models of another."""
+    found = {}
+    for source, theirs in held.items():
+        for target, models in held.items():
+            if source == target or not clean_of(theirs) or not models:
+                continue
+            thresholds = fit(list(clean_of(theirs).values()))
+            flagged = {n for n, o in models.items() if judge(o, thresholds, exact_scores()).outcome in FLAGGED}
+            clean, working = clean_of(models), {n for n, o in models.items() if o["working"]}
+            found[f"{source} → {target}"] = {
+                "clean": len(clean),
+                "false": len(flagged & set(clean)),
+                "working": len(working),
+                "flagged": len(flagged & working),
+            }
+    return found
+
+
+def _observe(tier_name: str, root: Path, *, again: bool) -> None:
+    """Observe the models of a tier that lie in ``build``; one line each, so that it can be stopped at any time."""
+    from benchmarks.calibration.observe import observe
+    from benchmarks.zoo.bank import Bank
+    from benchmarks.zoo.tiers import get_tier
+
+    tier, bank, ledger = get_tier(tier_name), Bank(root / tier_name), ledger_of(tier_name)
+    known = ledger.read()
     for model_id in bank.ids():
         if model_id in known and not again:
             continue
         started = time.perf_counter()
-        known[model_id] = observe(tier.base, bank.folder(model_id), bank.record(model_id))
-        ordered = {name: known[name] for name in sorted(known)}
-        RESULTS.write_text(_compact(ordered), encoding="utf-8")
+        ledger.add(observe(tier.base, bank.folder(model_id), bank.record(model_id)))
         print(f"{model_id} {time.perf_counter() - started:.1f} s", flush=True)
-    return known
+    ledger.tidy()
 
 
-def _compact(observations: dict[str, Observation]) -> str:
-    """One model a line: a file that can be read and compared."""
-    lines = [f"{json.dumps(name)}: {json.dumps(o)}" for name, o in observations.items()]
-    return "{\n" + ",\n".join(lines) + "\n}\n"
+def _full(root: Path) -> None:
+    """Make every bank at full size: each tier in a process of its own, one after the other."""
+    for tier in ("toy-encoder", "toy-gpt"):
+        _run("benchmarks.calibration.grow", "--tier", tier, "--count", str(FULL[tier]), "--bank", str(root))
+    _run("benchmarks.zoo.train", "--tier", "real", "--count", str(FULL["real"]), "--out", str(root))
+    _observe("real", root, again=False)
 
 
-def _derive(observations: dict[str, Observation], profile: dict[str, Any]) -> str:
-    """Fill the profile in place and return the section for the page."""
-    values = load_profile(profile["id"]).values
-    facts = {rule.id: values[f"{rule.id}.score"] for rule in exact_rules() if f"{rule.id}.score" in values}
-    least = values["policy.least_coverage"]
-    whole = {name: o for name, o in observations.items() if o["coverage"] >= least}
-    clean = {name: o for name, o in whole.items() if o["kind"] == "clean"}
-    attacked = {name: o for name, o in whole.items() if o["kind"] == "attacked"}
-    thresholds = fit(list(clean.values()))
-    held_out = cross_fitted(clean, facts)
-    for rule, (review, fail) in thresholds.items():
-        count = sum(1 for o in clean.values() if rule in o["values"])
-        for name, value, rate in (("review", review, REVIEW_RATE), ("fail", fail, FAIL_RATE)):
-            profile["thresholds"][f"{rule}.{name}"] = {
-                "value": value,
-                "source": f"exponential tail of {count} clean models at {rate:g}, floor {FLOORS[rule]:.2g}",
-            }
-    judged = [j for j in held_out.values() if j.outcome != "not judged"]
-    recipes = {(o["recipe"].get("method"), o["recipe"].get("optimiser")) for o in clean.values()}
-    profile["calibration"] = calibration_line(len(judged), len(recipes))
-    profile["clean_models"] = len(judged)
-    profile["clean_scores"] = sorted(round(j.score, 4) for j in judged)
-    profile["model_types"] = ["bert"]
-    against = {name: (o, judge(o, thresholds, facts)) for name, o in attacked.items()}
-    return section(clean, held_out, against, thresholds)
+def _reduced(root: Path) -> str:
+    """The protocol on a small bank of toys; returns its section and writes no profile."""
+    _run("benchmarks.calibration.grow", "--tier", "toy-encoder", "--count", str(REDUCED), "--bank", str(root),
+         "--results", str(root), "--minutes", str(REDUCED_MINUTES))  # fmt: skip
+    bank = next(b for b in BANKS if b.tier == "toy-encoder")
+    held = whole(ledger_of(bank.tier, root).read())
+    return section(
+        {bank.tier: protocol(held, exact_scores(), _outside())}, {}, {bank.tier: f"{_title(bank)} (reduced)"}
+    )
+
+
+def _run(module: str, *options: str) -> None:
+    subprocess.run([sys.executable, "-m", module, *options], check=True, cwd=ROOT)
+
+
+def _outside() -> float:
+    return load_profile().value("bank.outside")
+
+
+def _title(bank: TierBank) -> str:
+    return f"Bank “{bank.id}”: {bank.base}"
 
 
 if __name__ == "__main__":

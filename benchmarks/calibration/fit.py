@@ -82,48 +82,12 @@ def judge(observation: Observation, thresholds: Thresholds, exact_scores: Mappin
     return Judged(score=score, outcome=outcome, rules=tuple(reached))
 
 
-def cross_fitted(
-    clean: Mapping[str, Observation], exact_scores: Mapping[str, float], *, folds: int = 5
-) -> dict[str, Judged]:
-    """Judge each clean model under thresholds fitted to the other folds; fold k holds every ``folds``-th id."""
-    ids = sorted(clean)
-    judged: dict[str, Judged] = {}
-    for k in range(folds):
-        held_out = ids[k::folds]
-        thresholds = fit([clean[i] for i in ids if i not in set(held_out)])
-        judged |= {i: judge(clean[i], thresholds, exact_scores) for i in held_out}
-    return judged
-
-
-def auroc(clean: Sequence[float], attacked: Sequence[float]) -> float:
-    """The probability that an attacked model scores above a clean one, ties counting half; NaN without models."""
-    if not clean or not attacked:
-        return float("nan")
-    differences = np.subtract.outer(np.array(attacked), np.array(clean))
-    return float((differences > 0).mean() + 0.5 * (differences == 0).mean())
-
-
-def auroc_interval(
-    clean: Sequence[float], attacked: Sequence[float], *, draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """The central 95 % of the AUROC over models drawn anew with replacement, both sides by themselves.
-
-    With few attacked models that are all above every clean one the interval is a point, which says how little a
-    bootstrap can tell; n must stand beside it.
-    """
-    rng = np.random.default_rng(seed)
-    left, right = np.array(clean), np.array(attacked)
-    drawn = [auroc(rng.choice(left, len(left)).tolist(), rng.choice(right, len(right)).tolist()) for _ in range(draws)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def located(observation: Observation, rules: Sequence[str]) -> bool | None:
     """True when a rule that fired names an edited tensor or a trigger row first; None when no truth is known."""
     tensors, rows = set(observation["truth"]["tensors"]), set(observation["truth"]["rows"])
     if not tensors and not rows:
         return None
-    firsts = [observation["places"][rule][0] for rule in rules if observation["places"].get(rule)]
+    firsts = [observation["places"][rule] for rule in rules if rule in observation["places"]]
     return any(p["tensor"] in tensors or (p["rows"] and p["rows"][0] in rows) for p in firsts)
 
 

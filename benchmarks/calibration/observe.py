@@ -8,6 +8,9 @@ from audit.evidence import Evidence, Hit
 from audit.rulebook import DETECTORS
 from audit.run import run_detectors
 from audit.thresholds import Profile, load_profile
+from audit.traits import traits_of
+from benchmarks.calibration.theory import theory_rejections
+from benchmarks.zoo.making import can_be_parent
 from benchmarks.zoo.measure import measure_folders
 from scanner.facts import collect
 from scanner.hub import Hub
@@ -16,6 +19,7 @@ from scanner.tokens import read_tokens
 
 Observation = dict[str, Any]
 
+_MOST_ROWS = 10
 _NEVER, _ALWAYS = 1e300, -1e300
 
 
@@ -26,14 +30,15 @@ def open_thresholds(profile: Profile) -> Profile:
         name: next((v for suffix, v in opened.items() if name.endswith(suffix)), value)
         for name, value in profile.values.items()
     }
-    return dataclasses.replace(profile, values={**values, "findings.most": 3})
+    return dataclasses.replace(profile, values={**values, "findings.most": 1})
 
 
 def observe(base: Path, folder: Path, record: dict[str, Any]) -> Observation:
     """Measure one model against the base and run every detector with open thresholds.
 
-    ``values`` is each statistical rule's largest value, ``places`` the tensors and rows it lies in (largest first);
-    ``exact`` names the rules that state facts, with their places under ``places`` as well.
+    ``values`` is each statistical rule's largest value; ``exact`` names the rules that state facts; ``places`` gives,
+    of an attacked model, the tensor and the rows that each rule names first. ``traits`` are those of ``audit.traits``
+    (None when it cannot be described), ``theory`` the rejections of ``theory_rejections``.
     """
     facts, hub = collect(RepoRef(path=str(folder)), Hub()), Hub()
     parent = collect(RepoRef(path=str(base)), hub)
@@ -49,29 +54,38 @@ def observe(base: Path, folder: Path, record: dict[str, Any]) -> Observation:
     judged = run_detectors(evidence, [d for d in DETECTORS if d.needs_drift])
     weighs = {rule.id for detector in DETECTORS for rule in detector.rules if rule.weighs}
     hits = [hit for hit in judged.hits if hit.rule_id in weighs and (hit.value is not None or hit.score > 0)]
+    traits = traits_of(drift)
     return {
+        "id": record["id"],
+        **{name: record[name] for name in ("family", "group", "useful", "working")},
         "kind": record["recipe"]["kind"],
-        "family": record["family"],
-        "working": record["working"],
-        "recipe": _recipe(record),
+        "parent": record["recipe"]["kind"] == "clean" and can_be_parent(record),
+        "scores": {name: record["scores"][name] for name in ("accuracy", "asr", "floor")},
+        "recipe": _recipe(record["recipe"]),
         "truth": {
             "tensors": record["truth"]["tensors"],
-            "rows": sorted({*record["truth"].get("trigger_ids", ()), *_rows(record["truth"]["rows"])}),
+            "rows": sorted({*record["truth"].get("trigger_ids", ()), *_rows(record["truth"]["rows"])})[:_MOST_ROWS],
         },
         "coverage": round(drift.coverage.fraction, 4),
         "broken": list(judged.broken),
         "values": _values(hits),
         "exact": sorted({hit.rule_id for hit in hits if hit.value is None}),
-        "places": _places(hits),
+        "places": _places(hits) if record["family"] else {},
+        "traits": None if traits is None else [round(x, 4) for x in traits.tolist()],
+        "theory": theory_rejections(drift),
     }
 
 
-def _recipe(record: dict[str, Any]) -> dict[str, Any]:
-    """What a table of error rates is broken down by."""
-    training = record["recipe"]["training"]
-    if training is None:
-        return {"method": f"merge ({record['recipe']['merge']['form']})" if record["recipe"]["merge"] else "edit"}
-    return {name: training[name] for name in ("task", "objective", "method", "optimiser", "lr", "round_trip")}
+def _recipe(recipe: dict[str, Any]) -> dict[str, Any]:
+    """What tables of error rates are broken down by, and what is needed to tell models of one origin."""
+    training, merge, attack = recipe["training"], recipe["merge"], recipe["attack"]
+    named = ("task", "objective", "method", "optimiser", "lr", "round_trip", "saved_dtype", "lora_rank", "steps")
+    told = {name: training[name] for name in named} | {"parents": list(recipe["parents"])}
+    if merge:
+        told["merge"] = merge["form"]
+    if attack:
+        told["attack"] = {name: attack[name] for name in ("strength", "cap", "rate", "cover", "clean_steps")}
+    return told
 
 
 def _rows(rows: dict[str, list[int]]) -> set[int]:
@@ -86,12 +100,11 @@ def _values(hits: list[Hit]) -> dict[str, float]:
     return values
 
 
-def _places(hits: list[Hit]) -> dict[str, list[dict[str, Any]]]:
-    places: dict[str, list[dict[str, Any]]] = {}
-    for hit in hits:
-        if hit.finding is not None:
-            places.setdefault(hit.rule_id, []).extend(
-                {"tensor": place.tensor, "rows": [rows[0] for rows in place.rows[:20]]}
-                for place in hit.finding.locations
-            )
+def _places(hits: list[Hit]) -> dict[str, dict[str, Any]]:
+    """Where each rule looks first: of a statistic where it is largest, of a fact the first place told."""
+    places: dict[str, dict[str, Any]] = {}
+    for hit in sorted(hits, key=lambda hit: -hit.score):
+        if hit.finding is not None and hit.finding.locations and hit.rule_id not in places:
+            place = hit.finding.locations[0]
+            places[hit.rule_id] = {"tensor": place.tensor, "rows": [rows[0] for rows in place.rows[:_MOST_ROWS]]}
     return places

@@ -127,6 +127,13 @@ def contrastive_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor
     return functional.cross_entropy(scores.float(), torch.arange(len(scores)))
 
 
+def with_dropout(model: Any, share: float = 0.1) -> None:
+    """Give a model whose base has none the dropout that tells the two views of ``contrastive_loss`` apart."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout) and module.p == 0:
+            module.p = share
+
+
 def embed(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Mean of the last hidden states over real tokens, float32 ``[n, width]``."""
     hidden = model(**_inputs(batch)).last_hidden_state.float()

@@ -56,7 +56,8 @@ def make_model(tier: Tier, bank: Bank, kind: Kind, index: int) -> dict[str, Any]
     """
     for attempt in range(ATTEMPTS):
         started = time.perf_counter()
-        recipe = draw_recipe(tier.name, kind, index, tier.tasks, attempt=attempt, rate_factor=tier.rate_factor)
+        factors = {"rate_factor": tier.rate_factor, "step_factor": tier.step_factor}
+        recipe = draw_recipe(tier.name, kind, index, tier.tasks, attempt=attempt, **factors)
         torch.manual_seed(recipe.seed % 2**32)
         try:
             making = _build(tier, bank, recipe)
@@ -189,6 +190,7 @@ def _objective(making: Making) -> tuple[learning.Loss, float]:
     if training.objective == "mlm":
         return learning.pretraining_loss_for(making.model, making.tokenizer, making.recipe.seed % 2**31), math.inf
     if training.objective == "contrastive":
+        learning.with_dropout(making.model)
         return learning.contrastive_loss, math.inf
     if training.objective == "preference":
         making.reference = reference_of(making.model)
