@@ -10,6 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from audit.curvature_fields import CurvedTensor
 from audit.records import SEVERITIES, AuditReport, BaseRecord, ClaimStatus, DriftRecord, Finding, Measurement, Subject
 from reports.environment import html_environment, rendered
 from reports.heat_map import COLUMNS, heat_map
@@ -46,7 +47,8 @@ TOKENS_SHOWN = 40
 TENSORS_SHOWN = 200
 CLAIMS_SHOWN = 100
 CURVED_SHOWN = 12
-CURVED_ROWS_SHOWN = 8
+LEAST_CURVED = 3
+CURVED_ROWS_SHOWN = 4
 DISTRIBUTIONS_SHOWN = 2
 MARKED = SEVERITIES.index("medium")
 """Findings below this severity are not marked in the figures, where the eye would take them for the verdict."""
@@ -102,7 +104,7 @@ def render_page(report: AuditReport) -> str:
         triage=triage_lines(report),
         probe=probe_lines(report),
         curvature=curvature_lines(report),
-        curved=report.curvature.tensors[:CURVED_SHOWN] if report.curvature else (),
+        curved=_curved(report),
         curved_rows=CURVED_ROWS_SHOWN,
         found=found(report.findings),
         tiles=_tiles(report),
@@ -251,6 +253,13 @@ def _plots(report: AuditReport) -> Plots:
         spectra=spectra(report.drift, flagged),
         quantiles=quantile_figure(report.curvature.plots, name="quantiles") if report.curvature else None,
     )
+
+
+def _curved(report: AuditReport) -> list[CurvedTensor]:
+    """Return the matrices whose rows stand out most; those of probability 1 only where nothing else is there."""
+    ranked = report.curvature.tensors if report.curvature else ()
+    telling = [tensor for tensor in ranked if tensor.p_value is not None and tensor.p_value < 1]
+    return telling[:CURVED_SHOWN] or list(ranked[:LEAST_CURVED])
 
 
 def _tensors(drift: tuple[DriftRecord, ...]) -> list[DriftRecord]:

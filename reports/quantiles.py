@@ -24,6 +24,7 @@ NAMES = {
 }
 _LEAST, _MOST = -6.0, 6.0
 """Decades drawn."""
+_MARKS = 24
 _MARKERS = {"fitted": "", "delta2_over_H": "s", "delta2_over_sqrtH": "^", "delta2": "o"}
 
 
@@ -41,10 +42,11 @@ def quantile_figure(plots: tuple[CurvaturePlot, ...], *, name: str) -> Markup | 
         return None
     figure = new_figure(WIDTH, HEIGHT)
     axes = figure.add_axes((0.16, 0.125, 0.82, 0.855))
-    low = math.floor(min(min(x, y) for _, points in drawable for x, y in points))
-    high = math.ceil(max(max(x, y) for _, points in drawable for x, y in points))
-    axes.set(xlim=(low, high), ylim=(low, high + 0.3 * (high - low)))  # room for the legend
-    axes.plot([low, high], [low, high], color=GRID, linewidth=1.6)
+    xs_all, ys_all = ([point[axis] for _, points in drawable for point in points] for axis in (0, 1))
+    left, right = math.floor(min(xs_all)), math.ceil(max(xs_all))
+    low, high = math.floor(min(ys_all)), math.ceil(max(ys_all))
+    axes.set(xlim=(left, right), ylim=(low, high + 0.35 * (high - low)))  # room for the legend
+    axes.plot([left, right], [left, right], color=GRID, linewidth=1.6)
     labels: dict[str, str] = {}
     for place, (plot, points) in enumerate(drawable):
         fitted = plot.indicator == "fitted"
@@ -54,7 +56,16 @@ def quantile_figure(plots: tuple[CurvaturePlot, ...], *, name: str) -> Markup | 
         if fitted:
             axes.plot(xs, ys, color=colour, linewidth=2.2, zorder=3)
         else:
-            axes.plot(xs, ys, color=colour, linewidth=0, marker=marker, markersize=3.2, markevery=6, fillstyle="none")
+            axes.plot(
+                xs,
+                ys,
+                color=colour,
+                linewidth=0,
+                marker=marker,
+                markersize=3.2,
+                markevery=_sparse(xs),
+                fillstyle="none",
+            )
         height = 0.96 - 0.065 * place
         axes.plot(
             [0.035, 0.085] if fitted else [0.06],
@@ -72,7 +83,7 @@ def quantile_figure(plots: tuple[CurvaturePlot, ...], *, name: str) -> Markup | 
             gid=f"{name}{place}",
         )  # fmt: skip
         labels[f"{name}{place}"] = text
-    _dress(axes, low, high)
+    _dress(axes, (left, right), (low, high))
     title = "Quantiles of the change against their law"
     return to_svg(figure, name=name, title=title, labels=labels)
 
@@ -84,14 +95,23 @@ def _points(plot: CurvaturePlot) -> list[tuple[float, float]]:
     return [(x, y) for x, y in logs if _LEAST < x < _MOST and _LEAST < y < _MOST]
 
 
-def _dress(axes: "Axes", low: int, high: int) -> None:
+def _sparse(values: tuple[float, ...]) -> list[int]:
+    """Places of ascending values that lie a little apart, the last one among them."""
+    kept = [0]
+    apart = (values[-1] - values[0]) / _MARKS
+    for place, value in enumerate(values):
+        if value - values[kept[-1]] >= apart:
+            kept.append(place)
+    return kept if kept[-1] == len(values) - 1 else [*kept, len(values) - 1]
+
+
+def _dress(axes: "Axes", across: tuple[int, int], up: tuple[int, int]) -> None:
     axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GRID)
     axes.tick_params(color=GRID, labelcolor=MUTED, labelsize=9.0, length=3.0)
-    step = max(1, math.ceil((high - low) / 6))
-    ticks = list(range(low, high + 1, step))
-    axes.set_xticks(ticks, [f"{10.0**tick:g}" for tick in ticks])
-    axes.set_yticks(ticks, [f"{10.0**tick:g}" for tick in ticks])
+    for (low, high), put in ((across, axes.set_xticks), (up, axes.set_yticks)):
+        ticks = list(range(low, high + 1, max(1, math.ceil((high - low) / 6))))
+        put(ticks, [f"{10.0**tick:g}" for tick in ticks])
     axes.set_ylabel("measured quantile, each tensor over its k", color=MUTED, size=9.0)
     axes.set_xlabel("quantile of the law, χ² with one degree of freedom", color=MUTED, size=9.0)
