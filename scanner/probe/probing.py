@@ -82,7 +82,8 @@ def probe(
             told=progress,
             most_tokens=None if limits.work is None else int(limits.work * token_budget(loaded.model)),
             pool=pool,
-            workers=count,
+            # Of a language model every batch in flight holds a score for each entry of the vocabulary.
+            workers=min(count, 2) if loaded.kind == "causal" else count,
         )
         asked = Asked(
             suspects=tuple(suspects)[:MOST_SUSPECTS],
