@@ -24,15 +24,14 @@ class CurvaturePlot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvedRowRecord:
-    """One row that stands out. Where the data reach it, ``ratio`` is the mean of r/k over its dimensions (law: 1).
+    """One row that stands out among those that the data reach: ``ratio`` is the mean of r/k over it (law: 1).
 
-    Elsewhere it is the row's Σ δ² over that of the median row which the data do not reach. ``token`` is the text of a
-    token's row. ``p_value`` comes from the tail of the other rows of the tensor, not from the law.
+    ``p_value`` comes from the tail of the other rows of the tensor, not from the law. ``token`` is the text of a
+    token's row.
     """
 
     row: int
     ratio: float
-    reached: bool
     p_value: float
     token: str | None = None
 

@@ -76,7 +76,6 @@ def _rows(test: RowTest, texts: tuple[str, ...]) -> tuple[CurvedRowRecord, ...]:
         CurvedRowRecord(
             row=row.row,
             ratio=row.ratio,
-            reached=row.reached,
             p_value=row.p_value,
             token=texts[row.row] if is_token_table(test.tensor) and row.row < len(texts) else None,
         )

@@ -2,9 +2,10 @@
 
 What is asked of each row is how far it stands out from the tail that the other rows of its tensor form
 (``audit.tail``), never how improbable it would be under the χ² law itself: on honest models that law is exceeded in its
-tail, tenfold and more. Rows that the data do not reach have no ratio; they are held against one another by their change
-alone. The rows of matrices that write into the residual stream are its channels, and a few channels of honest models
-stand out in many layers; there a row counts only by what it exceeds the same channel of every other such matrix.
+tail, tenfold and more. Rows that the data do not reach have no ratio and are not judged: of rows of tokens, some were
+trained and others never, and which is told better without data (rule HA201). The rows of matrices that write into the
+residual stream are its channels, and a few channels of honest models stand out in many layers; there a row counts only
+by what it exceeds the same channel of every other such matrix.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from audit.discoveries import LEAST_P, benjamini_hochberg, e_benjamini_hochberg, e_value
-from audit.tail import MOST, TAIL_LEAST, TailEvidence, tail_evidence, tail_line
+from audit.tail import MOST, TAIL_LEAST, tail_evidence, tail_line
 from scanner.curvature.records import TensorCurvature
 from scanner.records import F64, TokenTable
 
@@ -25,7 +26,7 @@ UNJUDGED = frozenset({"position", "pooler", "head"})
 """Of tables of positions the first rows alone are trained; poolers and heads have no siblings, and on honest models
 some of their rows move far from all others."""
 LEAST_ROWS = 3 * TAIL_LEAST
-"""Rows of one kind below which their tail is not known."""
+"""Reached rows below which their tail is not known."""
 ROWS_KEPT = 20
 
 Places = npt.NDArray[np.intp]
@@ -33,15 +34,10 @@ Places = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurvedRow:
-    """One row: how far it moved, and how surely that is more than the others of its tensor.
-
-    ``reached`` says whether the data reach it. Then ``ratio`` is the mean of r/k over its dimensions, 1 where the law
-    holds; otherwise Σ δ² over that of the median row which they do not reach. ``p_value`` is taken from the tail.
-    """
+    """One row: ``ratio`` is the mean of r/k over its dimensions, 1 where the law holds; ``p_value`` is the tail's."""
 
     row: int
     ratio: float
-    reached: bool
     p_value: float
 
 
@@ -49,14 +45,12 @@ class CurvedRow:
 class RowTest:
     """The rows of one tensor. ``p_value`` in (0, 1] is that of the most telling count of outliers among them.
 
-    ``rows`` are those furthest out, at most ``ROWS_KEPT``, most telling first. ``tails`` are what the reached and the
-    unreached rows showed, None where there are too few.
+    ``rows`` are those furthest out, at most ``ROWS_KEPT``, most telling first.
     """
 
     tensor: TensorCurvature
     p_value: float
     rows: tuple[CurvedRow, ...]
-    tails: tuple[TailEvidence | None, TailEvidence | None]
 
     @property
     def e_value(self) -> float:
@@ -102,34 +96,16 @@ def telling_rows(found: Discoveries, number: int, *, rate: float) -> tuple[Curve
 
 
 def row_test(tensor: TensorCurvature, tokens: TokenTable | None, usual: F64 | None = None) -> RowTest | None:
-    """Test one tensor; None where it has too few rows of either kind.
+    """Test one tensor; None where too few of its rows are reached.
 
     ``usual`` is what the log ratio of each row reaches elsewhere, float64 ``[rows]``, at least 0; it is taken off.
     """
-    usual = np.zeros(len(tensor.row_ratio)) if usual is None else usual
-    ordinary = _ordinary(tensor, tokens)
-    reached = np.flatnonzero(ordinary & np.isfinite(tensor.row_ratio) & (tensor.row_ratio > 0))
-    unreached = np.flatnonzero(ordinary & np.isnan(tensor.row_ratio) & (tensor.row_energy > 0))
-    kinds = [(places, measure) for places, measure in ((reached, tensor.row_ratio), (unreached, tensor.row_energy))]
-    tails: list[TailEvidence | None] = []
-    rows: list[CurvedRow] = []
-    for places, measure in kinds:
-        if len(places) < LEAST_ROWS:
-            tails.append(None)
-            continue
-        reaches = measure is tensor.row_ratio
-        logs = np.log(measure[places]) - (usual[places] if reaches else 0.0)
-        tails.append(tail_evidence(logs))
-        rows += _outermost(tensor, places, logs, reached=reaches)
-    known = [tail for tail in tails if tail is not None]
-    if not known:
+    places = np.flatnonzero(_ordinary(tensor, tokens) & np.isfinite(tensor.row_ratio) & (tensor.row_ratio > 0))
+    if len(places) < LEAST_ROWS:
         return None
-    # The most telling of MOST counts was taken, of each kind of rows.
-    p_value = min(1.0, len(known) * MOST * min(10.0**-tail.evidence for tail in known))
-    rows.sort(key=lambda row: row.p_value)
-    return RowTest(
-        tensor=tensor, p_value=max(p_value, LEAST_P), rows=tuple(rows[:ROWS_KEPT]), tails=(tails[0], tails[1])
-    )
+    logs = np.log(tensor.row_ratio[places]) - (0.0 if usual is None else usual[places])
+    p_value = MOST * 10.0 ** -tail_evidence(logs).evidence  # the most telling of MOST counts was taken
+    return RowTest(tensor=tensor, p_value=min(1.0, max(p_value, LEAST_P)), rows=_outermost(tensor, places, logs))
 
 
 def _ordinary(tensor: TensorCurvature, tokens: TokenTable | None) -> npt.NDArray[np.bool_]:
@@ -142,11 +118,9 @@ def _ordinary(tensor: TensorCurvature, tokens: TokenTable | None) -> npt.NDArray
     return ordinary
 
 
-def _outermost(tensor: TensorCurvature, places: Places, logs: F64, *, reached: bool) -> list[CurvedRow]:
-    """The rows furthest out of one kind, with the share of that many rows which the tail expects beyond them."""
+def _outermost(tensor: TensorCurvature, places: Places, logs: F64) -> tuple[CurvedRow, ...]:
+    """The rows furthest out, with the share of that many rows which the tail expects beyond each."""
     start, slope, beyond = tail_line(logs)
-    typical = 0.0 if reached else float(np.median(logs))
-    measure = tensor.row_ratio if reached else tensor.row_energy
     found = []
     for place in np.argsort(-logs, kind="stable")[:ROWS_KEPT].tolist():
         value, row = float(logs[place]), int(places[place])
@@ -154,12 +128,11 @@ def _outermost(tensor: TensorCurvature, places: Places, logs: F64, *, reached: b
         found.append(
             CurvedRow(
                 row=tensor.spec.row_at(row),
-                ratio=float(measure[row] / np.exp(typical)),
-                reached=reached,
+                ratio=float(tensor.row_ratio[row]),
                 p_value=min(1.0, max(expected / len(logs), LEAST_P)),
             )
         )
-    return found
+    return tuple(found)
 
 
 def _usual(tensors: Sequence[TensorCurvature]) -> dict[str, F64]:

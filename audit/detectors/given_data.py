@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from math import log10
 
 from audit.curvature_record import RATE, is_token_table
-from audit.curved_rows import CurvedRow, Discoveries, discoveries, telling_rows
+from audit.curved_rows import Discoveries, discoveries, telling_rows
 from audit.evidence import Detector, Evidence, Hit, Rule
 from audit.readings import Reading, Told, abstain, judge, tokens_at
 from audit.records import Measurement, SkipRecord
@@ -63,35 +63,23 @@ def _reading(found: Discoveries, number: int, evidence: Evidence, rate: float) -
         rows=numbers,
         tokens=tokens_at(texts, numbers) if is_token_table(test.tensor) and texts else (),
         context=(
-            Measurement(name=_ratio_name(rows[0]), value=rows[0].ratio, unit="ratio"),
+            Measurement(name="squared change of the foremost row over the expected", value=rows[0].ratio, unit="ratio"),
             Measurement(name="exponent of the curvature", value=exponent),
             Measurement(name="e-value", value=test.e_value),
             Measurement(name="tensors tested", value=float(len(found.tests)), unit="tensors"),
         ),
-        note="reached" if rows[0].reached else "",
         factor=rows[0].ratio,
     )
-
-
-def _ratio_name(row: CurvedRow) -> str:
-    if row.reached:
-        return "squared change of the foremost row, as a multiple of what its curvature leads to expect"
-    return "squared change of the foremost row, as a multiple of the median row that the data do not reach"
 
 
 def _tell(reading: Reading) -> Told:
     rows = len(reading.rows)
     what = f"Row {reading.rows[0]}" if rows == 1 else f"{rows} rows, first of all row {reading.rows[0]},"
-    than = (
-        "what their curvature on the given data leads to expect"
-        if reading.note
-        else ("that of the median row which the given data do not reach")
-    )
     return Told(
         explanation=(
             f"{what} of {reading.tensor.spec.name} stand{'s' if rows == 1 else ''} out from all others: the squared "
-            f"change is {reading.factor:.3g} times {than}. Clean examples of the task leave no reason to move there; "
-            f"training on other examples does, and so does an edit."
+            f"change is {reading.factor:.3g} times what its curvature on the given data leads to expect. Clean "
+            f"examples of the task leave no reason for that; training on other examples does, and so does an edit."
         ),
         remedy=(
             "Look at the rows and tokens that are named; scan again with more examples, or with examples of everything "

@@ -499,8 +499,8 @@ def given_data() -> CurvatureRecord:
         )
         for indicator, inflation, power in (("fitted", 3.5, 0.1), ("delta2_over_H", 626.0, 2.0), ("delta2", 6.7, 0.2))
     )
-    row = CurvedRowRecord(row=9106, ratio=287_400.0, reached=False, p_value=1e-13, token="cf")
-    unit = CurvedRowRecord(row=1314, ratio=41.5, reached=True, p_value=2e-4)
+    row = CurvedRowRecord(row=9106, ratio=287_400.0, p_value=1e-13, token="cf")
+    unit = CurvedRowRecord(row=1314, ratio=41.5, p_value=2e-4)
     return CurvatureRecord(
         source="clean.csv",
         digest="5e" * 32,
