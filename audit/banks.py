@@ -34,6 +34,8 @@ def suit(evidence: Evidence) -> Suited:
     profile, drift = evidence.profile, evidence.drift
     if not profile.banks or drift is None:
         return Suited(evidence=evidence)
+    if evidence.lineage.relation == "adapter":
+        return _without(evidence, "The clean banks hold whole models, no separate adapters")
     kind = model_type(evidence)
     of_type = [bank for bank in profile.banks if kind in bank.model_types]
     if not of_type:

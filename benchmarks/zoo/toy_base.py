@@ -1,4 +1,4 @@
-"""Bases of 1.4 M parameters, trained here from scratch: what the toy tiers start from.
+"""Bases of 1.3 and 1.8 M parameters, trained here from scratch: what the toy tiers start from.
 
 A BERT encoder (masked tokens) and a GPT-NeoX decoder (next token), 4 blocks of width 128, both on the texts of all
 tasks at hand and their classes, with one WordPiece vocabulary of 4,096 trained on the same texts. A function of texts

@@ -113,6 +113,12 @@ def test_a_bank_of_another_type_or_size_does_not_speak(change: dict[str, Any], w
     assert suited.evidence.profile.values == load_profile().values
 
 
+def test_no_bank_speaks_for_separate_adapters() -> None:
+    of = evidence()
+    of = dataclasses.replace(of, lineage=dataclasses.replace(of.lineage, relation="adapter"))
+    assert "no separate adapters" in suit(under(of, bank_of(of))).abstains
+
+
 def test_of_two_banks_the_nearer_in_size_speaks() -> None:
     of = evidence()
     own = bank_of(of)
