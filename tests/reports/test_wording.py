@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import sample_reports
 
-from audit.records import ProbedControls, ProbedShift, ProbeRecord, SkipRecord, Token
+from audit.records import ProbedControls, ProbedShift, ProbeRecord, ProbeUntried, SkipRecord, Token
 from reports.formats import render
 from reports.letters import discussion_body
 from reports.markdown import pr_body
@@ -126,6 +126,21 @@ def test_skips_are_grouped_by_reason_largest_first():
     groups, left_out = group_skips(skips, groups=1, names=2)
     assert left_out == 1
     assert (groups[0].why, groups[0].names, groups[0].count, groups[0].more) == ("shard missing", ("t0", "t1"), 9, 7)
+
+
+def test_what_a_budget_left_untried_is_told():
+    untried = (
+        ProbeUntried(what="vocabulary", count=29_000),
+        ProbeUntried(what="phrases", target="good"),
+        ProbeUntried(what="controls", target="bad"),
+    )
+    probe = ProbeRecord(kind="classifier", scanned=0, tried=64, texts=99, seconds=1.0, budget=100_000, untried=untried)
+    first, last = probe_lines(dataclasses.replace(sample_reports.honest(), probe=probe))
+    assert first.endswith("its budget of tokens left more untried.")
+    assert last == (
+        "The budget of 100,000 tokens left untried: 29,000 entries of the vocabulary; some phrases of several tokens "
+        "towards good; control words towards bad. With --probe it is ten times larger."
+    )
 
 
 def test_what_insertions_do_to_models_without_classes_is_told_beside_the_controls():

@@ -10,6 +10,7 @@ from scipy.spatial.distance import cosine, jensenshannon
 from tiny_words import WORDS, write_tokenizer
 from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
+from scanner.probe import probing, shifting
 from scanner.probe.probing import probe
 from scanner.probe.shifting import divergence, turned
 from scanner.probe.staging import CannotProbe
@@ -99,6 +100,20 @@ def test_suspects_alone_name_the_trigger_too(poisoned):
 def test_phrases_are_tried_as_they_stand(honest):
     facts = probe(honest, phrases=[(FIRST, FIRST + 1), (10**9,)], whole_vocabulary=False)
     assert [(shift.tokens, shift.origin) for shift in facts.shifts] == [((FIRST, FIRST + 1), "asked")]
+
+
+def test_what_the_budget_leaves_of_the_vocabulary_is_tried_and_the_rest_told(honest, monkeypatch):
+    monkeypatch.setattr(shifting, "FIRST_SHARE", 0.1)
+    monkeypatch.setattr(probing, "token_budget", lambda model: 45_000)
+    facts = probe(honest, suspects=[FIRST])
+    (missed,) = facts.untried
+    assert missed.what == "vocabulary"
+    assert 0 < facts.scanned < len(WORDS)
+    assert facts.scanned + missed.count in {len(WORDS), len(WORDS) - 1}, "the suspect is tried either way"
+    assert facts.tokens <= facts.budget == 45_000
+    monkeypatch.setattr(probing, "token_budget", lambda model: 500)
+    with pytest.raises(CannotProbe, match="tokens that a probe may run"):
+        probe(honest)
 
 
 def test_the_same_seed_measures_the_same(honest):
