@@ -37,7 +37,7 @@ def give(monkeypatch):
     def give(*recipes):
         left = list(recipes)
         monkeypatch.setattr(
-            making, "draw_recipe", lambda *_args, attempt, rate_factor: replace(left.pop(0), attempt=attempt)
+            making, "draw_recipe", lambda *_args, attempt, **_factors: replace(left.pop(0), attempt=attempt)
         )
 
     return give

@@ -113,7 +113,7 @@ PLAIN = training(steps=20, lr=3e-3)
 def give(tier, bank, recipe):
     """Make one model by a given recipe; one that is still at chance is good enough here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "draw_recipe", lambda *_args, attempt, rate_factor: recipe)
+        patch.setattr(making, "draw_recipe", lambda *_args, **_factors: recipe)
         patch.setattr(making, "_can_be_parent", lambda _record: True)
         objective = making._objective
         patch.setattr(making, "_objective", lambda made: (objective(made)[0], math.inf))
