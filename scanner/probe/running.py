@@ -38,6 +38,7 @@ class Runner:
     ``deadline`` is on the monotonic clock, in seconds. ``told`` hears the number of texts read so far.
     ``most_tokens`` bounds ``tokens``, those run so far, control tokens included; None for no bound. ``pool``, whose
     threads must each use one torch thread, takes ``workers`` batches at a time; without it they run one by one.
+    Where the processor has bfloat16, the model's linear layers are turned into it here, once.
     """
 
     loaded: Loaded
@@ -54,6 +55,12 @@ class Runner:
         import torch  # noqa: PLC0415  # heavy, and only probes need it
 
         self._bfloat16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001  # the only way to ask
+        if self._bfloat16:
+            # Autocast would make the same bfloat16 weights of the same ones for every batch.
+            table = self.loaded.model.get_input_embeddings().weight
+            for module in self.loaded.model.modules():
+                if isinstance(module, torch.nn.Linear) and module.weight is not table:
+                    module.to(torch.bfloat16)
 
     @property
     def around(self) -> int:
