@@ -28,8 +28,8 @@ def suit(evidence: Evidence) -> Suited:
     """Put the thresholds and error rates of the bank that holds models like the candidate, or none.
 
     A bank must hold models of the candidate's type, and of its size within a factor of ``bank.size_ratio``; of two, the
-    nearer in size counts. A candidate that fewer than ``bank.outside`` of the bank's own models are as far from the
-    rest as is outside. A profile without banks stays as it is.
+    nearer in size counts. A candidate whose likeness has a p-value below ``bank.outside`` is outside the bank. A profile
+    without banks stays as it is.
     """
     profile, drift = evidence.profile, evidence.drift
     if not profile.banks or drift is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from audit.thresholds import DEFAULT_PROFILE, load_profile
-from benchmarks.calibration.banks import BANKS, TierBank, as_text, bank_entry, fill
+from benchmarks.calibration.banks import BANKS, LEAST_CLEAN, TierBank, as_text, bank_entry, fill
 from benchmarks.calibration.fit import exact_rules, fit, judge
 from benchmarks.calibration.page import section, splice
 from benchmarks.calibration.protocol import FLAGGED, protocol
@@ -60,7 +60,8 @@ def _derive(name: str, *, write: bool) -> None:
         return
     file = ROOT / "audit" / "profiles" / f"{name}.json"
     profile = json.loads(file.read_text(encoding="utf-8"))
-    fill(profile, [bank_entry(b, clean_of(held[b.tier]), results[b.tier]["clean_scores"]) for b in banks])
+    shipped = [b for b in banks if len(clean_of(held[b.tier])) >= LEAST_CLEAN]
+    fill(profile, [bank_entry(b, clean_of(held[b.tier]), results[b.tier]["clean_scores"]) for b in shipped])
     file.write_text(as_text(profile), encoding="utf-8")
     PAGE.write_text(splice(PAGE.read_text(encoding="utf-8") if PAGE.exists() else "", page), encoding="utf-8")
     brief = {tier: {k: v for k, v in r.items() if k not in {"judged", "clean_scores"}} for tier, r in results.items()}

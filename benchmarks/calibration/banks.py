@@ -48,6 +48,10 @@ BANKS = (
 """The first bank gives the thresholds of every model that no bank speaks for."""
 
 
+LEAST_CLEAN = 30
+"""A bank of fewer clean models is told of in the page and not shipped: its rates would say next to nothing."""
+
+
 def bank_entry(bank: TierBank, clean: Observations, scores: list[float]) -> dict[str, Any]:
     """One bank as a profile holds it."""
     described = [o["traits"] for o in clean.values() if o["traits"] is not None]

@@ -139,7 +139,7 @@ def _attacks(results: Results) -> list[str]:
     lines = _paragraphs(
         "**Attacks that work** (success at least 40 points above its floor). *Located first*: of those that any rule "
         "flagged, the first tensor or token row that a rule names is one that the attack wrote or used. *Rows named*: "
-        "trigger rows among the first ten that a rule names."
+        "where a rule for token rows fired, trigger rows among the first ten that a rule names."
     )
     lines += table(head, [_attack(name, f) for name, f in (*results["groups"].items(), *results["families"].items())])
     if results["not_working"]:

@@ -38,6 +38,7 @@ GROUPS: Mapping[str, frozenset[str]] = {
 }  # fmt: skip
 """Families that are told apart in the page; all others count as "other families" and in the pool."""
 
+_TOKEN_RULES = frozenset({"HA201", "HA202", "HA203"})
 FLAGGED = ("review", "fail")
 
 
@@ -147,7 +148,11 @@ def _power(members: Observations, judged: Mapping[str, Judged], clean: Sequence[
 def _outcomes(members: Observations, judged: Mapping[str, Judged]) -> dict[str, Any]:
     places = [located(o, judged[name].rules) for name, o in members.items() if judged[name].rules]
     known = [place for place in places if place is not None]
-    named = [_rows_named(o) for name, o in members.items() if o["truth"]["rows"] and judged[name].rules]
+    named = [
+        _rows_named(o)
+        for name, o in members.items()
+        if o["truth"]["rows"] and any(rule in _TOKEN_RULES for rule in judged[name].rules)
+    ]
     return {
         "n": len(members),
         "outcomes": dict(Counter(judged[name].outcome for name in members)),

@@ -8,7 +8,7 @@ from observations import bank, observation
 
 from audit.thresholds import load_profile
 from benchmarks.calibrate import clean_of, whole
-from benchmarks.calibration.banks import BANKS, TierBank, as_text, bank_entry, fill
+from benchmarks.calibration.banks import BANKS, LEAST_CLEAN, TierBank, as_text, bank_entry, fill
 from benchmarks.calibration.fit import FLOORS, fit, judge, located, tail_point
 from benchmarks.calibration.records import ledger_of
 
@@ -92,8 +92,8 @@ def test_the_shipped_profile_follows_from_the_committed_observations(described: 
     profile = load_profile()
     held = clean_of(whole(ledger_of(described.tier).read()))
     shipped = {b.id: b for b in profile.banks}
-    assert (described.id in shipped) == bool(held)
-    if not held:
+    if described.id not in shipped:
+        assert len(held) < LEAST_CLEAN
         return
     for rule, (review, fail) in fit(list(held.values())).items():
         assert shipped[described.id].values[f"{rule}.review"] == review
