@@ -11,10 +11,13 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Final
 
+import numpy as np
+
 from scanner.probe.carriers import Carriers
 from scanner.probe.inserting import STRIDE, margins_in
 from scanner.probe.records import LENGTHS
 from scanner.probe.running import OutOfTokens, Runner
+from scanner.records import F32
 
 MIDDLE: Final = LENGTHS[1]
 PAIRED: Final = 32
@@ -31,7 +34,11 @@ LIFT: Final = 0.25
 NEEDED: Final = 0.5
 """A token of a group is needed when the margin falls below this share without it."""
 WHICH: Final = (0, STRIDE)
-"""Carriers that phrases climb on."""
+"""Carriers that phrases climb on: all on the first, the best on the second."""
+BETTER: Final = 0.3
+"""Share of the phrases that are tried on the second carrier as well, those that the first one puts highest."""
+LEAST: Final = max(GROUPS)
+"""All of so few phrases are."""
 KEPT: Final = 6
 
 
@@ -46,17 +53,25 @@ class Grown:
 
 @dataclass(slots=True, kw_only=True)
 class _Climb:
-    """Margins of the phrases tried so far, the mean over a few carriers of middle length."""
+    """Margins of the phrases that came through so far, the mean over a few carriers of middle length."""
 
     runner: Runner
     carriers: Carriers
     target: int
     scores: dict[tuple[int, ...], float] = field(default_factory=dict)
+    tried: int = 0
 
     def score(self, phrases: Sequence[tuple[int, ...]]) -> None:
         new = [phrase for phrase in dict.fromkeys(phrases) if phrase not in self.scores]
-        values = margins_in(self.runner, new, self.carriers, MIDDLE, WHICH, self.target)
-        self.scores.update({phrase: float(row.mean()) for phrase, row in zip(new, values, strict=True)})
+        first = self._margins(new, WHICH[:1])[:, 0]
+        self.tried += len(new)
+        best = np.argsort(-first, kind="stable")[: max(LEAST, int(BETTER * len(new)))]
+        rest = self._margins([new[int(i)] for i in best], WHICH[1:])
+        for i, row in zip(best, rest, strict=True):
+            self.scores[new[int(i)]] = float((first[i] + row.sum()) / len(WHICH))
+
+    def _margins(self, phrases: Sequence[tuple[int, ...]], which: Sequence[int]) -> F32:
+        return margins_in(self.runner, phrases, self.carriers, MIDDLE, which, self.target)
 
     def best(self, length: int) -> list[tuple[int, ...]]:
         return sorted((p for p in self.scores if len(p) == length), key=lambda p: (-self.scores[p], p))
@@ -81,7 +96,7 @@ def grow(runner: Runner, pool: Sequence[int], suspects: Sequence[int], carriers:
         _beam(climb, pool)
     except OutOfTokens:
         complete = False
-    return Grown(phrases=_spread(climb), tried=len(climb.scores), complete=complete)
+    return Grown(phrases=_spread(climb), tried=climb.tried, complete=complete)
 
 
 def _beam(climb: _Climb, pool: Sequence[int]) -> None:

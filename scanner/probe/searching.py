@@ -30,7 +30,7 @@ SECOND_LIST: Final = 40
 FINAL_LIST: Final = 24
 FIRST_CARRIERS, SECOND_CARRIERS = 2, 6
 DOMINATES: Final = 0.5
-"""A single token that flips this share of the longest carriers makes phrases of that direction needless."""
+"""What flips this share of the longest carriers makes phrases of that direction needless."""
 CONTENDS: Final = 0.75
 """Flips this share of a length: what may be confirmed lies above it, by every profile (a test holds it so)."""
 SETTLES: Final = 0.5
@@ -98,8 +98,12 @@ class Search:
             self._missed("tokens")
 
     def wants_phrases(self) -> bool:
-        """Whether no single token, and no phrase that was asked for, decides already."""
-        return all(self._rate(one, LENGTHS[-1]) < DOMINATES for one in self.found.values())
+        """Not where something flips half of the longest texts, or alone most of those before them."""
+        for words in LENGTHS[1:]:
+            deciding = [one for one in self.found.values() if self._rate(one, words) >= DOMINATES]
+            if deciding and (words == LENGTHS[-1] or (len(deciding) == 1 and self._contends(deciding[0], words))):
+                return False
+        return True
 
     def try_phrases(self) -> None:
         """Phrases grown from what the weights suspect and the strongest tokens, words of either class left out."""
