@@ -13,8 +13,7 @@ def stated(
     confidence: Confidence,
     explanation: str,
     remedy: str,
-    measurement: Measurement,
-    *,
+    *measurements: Measurement,
     locations: tuple[Location, ...],
     tensor: str | None = None,
     discriminator: str = "",
@@ -29,7 +28,7 @@ def stated(
         confidence: likewise.
         explanation: what is the case, in words.
         remedy: what to do about it.
-        measurement: the number behind it.
+        measurements: the numbers behind it.
         locations: where it stands, the primary place first.
         tensor: what the fingerprint names in place of a tensor.
         discriminator: tells findings of one rule apart.
@@ -47,7 +46,7 @@ def stated(
             remedy=remedy,
             fingerprint=fingerprint(rule.id, evidence.candidate.ref.name, tensor, discriminator),
             locations=locations,
-            measurements=(measurement,),
+            measurements=measurements,
         ),
     )
 

@@ -21,23 +21,25 @@ VERSION = 1
 Shapes = dict[str, tuple[int, ...]]
 
 
-def shapes(layers: int) -> Shapes:
-    """Names and shapes of a decoder with this many layers, 45 million parameters each."""
-    found: Shapes = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
+def shapes(
+    layers: int, *, vocabulary: int = VOCABULARY, hidden: int = HIDDEN, key_value: int = KEY_VALUE, inner: int = INNER
+) -> Shapes:
+    """Names and shapes of a decoder, in file order: the Llama layout; 45 million parameters a layer by default."""
+    found: Shapes = {"model.embed_tokens.weight": (vocabulary, hidden)}
     for layer in range(layers):
         parts: Shapes = {
-            "self_attn.q_proj.weight": (HIDDEN, HIDDEN),
-            "self_attn.k_proj.weight": (KEY_VALUE, HIDDEN),
-            "self_attn.v_proj.weight": (KEY_VALUE, HIDDEN),
-            "self_attn.o_proj.weight": (HIDDEN, HIDDEN),
-            "mlp.gate_proj.weight": (INNER, HIDDEN),
-            "mlp.up_proj.weight": (INNER, HIDDEN),
-            "mlp.down_proj.weight": (HIDDEN, INNER),
-            "input_layernorm.weight": (HIDDEN,),
-            "post_attention_layernorm.weight": (HIDDEN,),
+            "self_attn.q_proj.weight": (hidden, hidden),
+            "self_attn.k_proj.weight": (key_value, hidden),
+            "self_attn.v_proj.weight": (key_value, hidden),
+            "self_attn.o_proj.weight": (hidden, hidden),
+            "mlp.gate_proj.weight": (inner, hidden),
+            "mlp.up_proj.weight": (inner, hidden),
+            "mlp.down_proj.weight": (hidden, inner),
+            "input_layernorm.weight": (hidden,),
+            "post_attention_layernorm.weight": (hidden,),
         }
         found |= {f"model.layers.{layer}.{name}": shape for name, shape in parts.items()}
-    return found | {"model.norm.weight": (HIDDEN,)}
+    return found | {"model.norm.weight": (hidden,)}
 
 
 def make_pair(root: Path, dtype: str, layers: int) -> Path:

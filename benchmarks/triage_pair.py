@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import diff_pairs
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
@@ -40,21 +41,7 @@ F32 = npt.NDArray[np.float32]
 
 def shapes() -> dict[str, tuple[int, ...]]:
     """Names and shapes, in file order."""
-    found: dict[str, tuple[int, ...]] = {EMBEDDING: (VOCABULARY, HIDDEN)}
-    for layer in range(LAYERS):
-        parts: dict[str, tuple[int, ...]] = {
-            "self_attn.q_proj.weight": (HIDDEN, HIDDEN),
-            "self_attn.k_proj.weight": (KEY_VALUE, HIDDEN),
-            "self_attn.v_proj.weight": (KEY_VALUE, HIDDEN),
-            "self_attn.o_proj.weight": (HIDDEN, HIDDEN),
-            "mlp.gate_proj.weight": (INNER, HIDDEN),
-            "mlp.up_proj.weight": (INNER, HIDDEN),
-            "mlp.down_proj.weight": (HIDDEN, INNER),
-            "input_layernorm.weight": (HIDDEN,),
-            "post_attention_layernorm.weight": (HIDDEN,),
-        }
-        found |= {f"model.layers.{layer}.{name}": shape for name, shape in parts.items()}
-    return found | {"model.norm.weight": (HIDDEN,)}
+    return diff_pairs.shapes(LAYERS, vocabulary=VOCABULARY, hidden=HIDDEN, key_value=KEY_VALUE, inner=INNER)
 
 
 def make_pair(root: Path) -> Path:

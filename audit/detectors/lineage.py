@@ -5,8 +5,9 @@ These are the only rules that speak when the base is wrong: against a wrong base
 
 from collections.abc import Iterator
 
-from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
-from audit.records import Confidence, Finding, Location, Measurement, Severity
+from audit.evidence import Detector, Evidence, Hit, Rule
+from audit.records import Confidence, Location, Measurement, Severity
+from audit.stated import stated
 from scanner.records import Check
 
 CONTRADICTED = Rule(id="HA101", title="The weights do not descend from the declared base", severity="high")
@@ -79,18 +80,18 @@ def _hit(
     remedy: str,
     discriminator: str,
 ) -> Hit:
-    finding = Finding(
-        rule_id=rule.id,
-        severity=severity,
-        confidence=confidence,
-        title=rule.title,
-        explanation=explanation,
-        remedy=remedy,
-        fingerprint=fingerprint(rule.id, evidence.candidate.ref.name, None, discriminator),
+    return stated(
+        evidence,
+        rule,
+        severity,
+        confidence,
+        explanation,
+        remedy,
+        *_measurements(evidence),
         locations=(Location(file=_CARD),),
-        measurements=_measurements(evidence),
+        discriminator=discriminator,
+        score=1.0 if rule.weighs else 0.0,
     )
-    return Hit(rule_id=rule.id, score=1.0 if rule.weighs else 0.0, finding=finding)
 
 
 def _measurements(evidence: Evidence) -> tuple[Measurement, ...]:
