@@ -8,7 +8,8 @@ was drawn, how well the adapter works, and of each module what the scanner measu
 import argparse
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,7 +88,8 @@ def make(tier_name: str, bank_root: Path, clean: int, attacked: int, seconds: fl
     """Make and measure what is missing, until the seconds are over; the adapter under way is finished."""
     began = time.monotonic()
     done = {(line["tier"], line["id"]) for line in lines()}
-    tier, bank = get_tier(tier_name), Bank(bank_root / tier_name)
+    bank = Bank(bank_root / tier_name)
+    base, made_by = _tier(tier_name, bank)
     for kind, index in schedule(clean, attacked):
         if time.monotonic() - began > seconds:
             return
@@ -95,15 +97,25 @@ def make(tier_name: str, bank_root: Path, clean: int, attacked: int, seconds: fl
         if (tier_name, adapter_id) in done:
             continue
         try:
-            record = bank.record(adapter_id) if bank.has(adapter_id) else make_adapter(tier, bank, kind, index)
+            record = bank.record(adapter_id) if bank.has(adapter_id) else made_by(kind, index)
         except Exception as error:  # noqa: BLE001  a broken recipe must not end the run
             print(f"{adapter_id} failed: {type(error).__name__}: {error}", flush=True)
             continue
         started = time.perf_counter()
-        found = list(modules(measured(tier.base, bank.folder(adapter_id))))
+        found = list(modules(measured(base, bank.folder(adapter_id))))
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write(json.dumps({**record, "modules": found}) + "\n")
         print(_told(record, time.perf_counter() - started), flush=True)
+
+
+def _tier(name: str, bank: Bank) -> tuple[Path, Callable[[Kind, int], dict[str, Any]]]:
+    """The base of a tier, and what makes an adapter of it."""
+    if name == "digits":
+        from benchmarks.zoo import adapters_digits
+
+        return adapters_digits.base(), partial(adapters_digits.make_digits, bank)
+    tier = get_tier(name)
+    return tier.base, partial(make_adapter, tier, bank)
 
 
 def _told(record: Mapping[str, Any], seconds: float) -> str:
@@ -122,7 +134,7 @@ def main() -> None:
     import transformers
 
     parser = argparse.ArgumentParser(description="Make and measure honest and backdoored LoRA adapters.")
-    parser.add_argument("--tier", default="real")
+    parser.add_argument("--tier", default="real", help="real, digits, or another tier of the zoo")
     parser.add_argument("--bank", type=Path, default=ROOT / "build" / "zoo" / "adapters")
     parser.add_argument("--clean", type=int, default=120)
     parser.add_argument("--attacked", type=int, default=84)

@@ -24,10 +24,10 @@ from benchmarks.zoo.triggers import add_trigger, poison
 ATTEMPTS: Final = 3
 LEAD: Final = 20
 """Clean adapters made before the first attacked one; attacked adapter i may take any clean one below LEAD + i."""
-PAYLOAD_STEPS: Final = 50
-_TEXTS, _VICTIMS = 160, 100
-_ROWS: Final = 1500
-"""Texts to train on: more than a run of ninety steps sees."""
+PAYLOAD_STEPS: Final = 40
+_TEXTS, _VICTIMS = 120, 60
+_ROWS: Final = 900
+"""Texts to train on: more than a run sees."""
 _WEIGHTS: Final = "adapter_model.safetensors"
 _ATTENTION: Final = {
     "bert": ("query", "key", "value", "attention.output.dense"),
@@ -70,7 +70,7 @@ def make_adapter(tier: Tier, bank: Bank, kind: Kind, index: int) -> dict[str, An
                 )
                 if not scores.useful and attempt < ATTEMPTS - 1:
                     raise learning.HopelessRunError("The adapter has not learnt its task.")
-                record = _record(recipe, made, scores, time.perf_counter() - started)
+                record = record_of(recipe, made, scores, time.perf_counter() - started)
                 (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         except learning.HopelessRunError:
             continue
@@ -101,7 +101,7 @@ def _trained(tier: Tier, recipe: AdapterRecipe, tokenizer: Any) -> Made:
         new.append("pooler")
     data = learning.encode(tokenizer, rows, training.max_length)
     if training.head_start == "probe":
-        probe = learning.Encoded(ids=data.ids[:200], labels=data.labels[:200])
+        probe = learning.Encoded(ids=data.ids[:160], labels=data.labels[:160])
         learning.fit_head(model.eval(), probe, tokenizer.pad_token_id)
     wrapped = _wrap(model, recipe, anatomy, fresh=new)
     stream = learning.batches(data, training.batch, tokenizer.pad_token_id, rng)
@@ -115,26 +115,40 @@ def _with_payload(tier: Tier, bank: Bank, recipe: AdapterRecipe, tokenizer: Any,
     from peft import PeftModel
 
     assert recipe.attack is not None
-    parent = _parent(bank, recipe)
+    parent = parent_of(bank, recipe)
     training = Training(**parent["recipe"]["training"])
     task = load_task(training.task)
     home = bank.folder(parent["id"])
     honest = PeftModel.from_pretrained(tier.model("classify", task.classes), str(home)).merge_and_unload()
     honest.requires_grad_(False)
     scale = parent["recipe"]["alpha"] / parent["recipe"]["rank"]
-    weights = _read(home)
     if recipe.family == "rank_one":
         deltas = _solved(honest, recipe, task, tokenizer)
     else:
         deltas = _learnt(honest, recipe, parent, task, tokenizer)
-    for module, delta in deltas.items():
-        up, down = (next(n for n in weights if f".{module}.lora_{side}." in n) for side in ("B", "A"))
-        payload = recipe.strength * delta[0], delta[1]
-        weights[up], weights[down] = joined((weights[up], weights[down]), payload, scale)
-    _write(home, folder, weights)
+    tensors = add_payload(home, folder, deltas, recipe.strength, scale)
     model = PeftModel.from_pretrained(tier.model("classify", task.classes), str(folder)).eval()
-    tensors = sorted(f"{module}.weight" for module in deltas)
     return Made(model=model, task=task, training=training, parent=parent["id"], tensors=tensors)
+
+
+def add_payload(
+    home: Path, folder: Path, deltas: Mapping[str, tuple[torch.Tensor, torch.Tensor]], strength: float, scale: float
+) -> list[str]:
+    """Write a copy of an adapter with a payload added to its factors; returns the tensors of the base it changes.
+
+    Args:
+        home: the finished adapter.
+        folder: where the copy goes.
+        deltas: by module the two factors of the payload, ``[m, k]`` and ``[k, n]``.
+        strength: what the payload is multiplied by.
+        scale: what the adapter's configuration multiplies its products by.
+    """
+    weights = _read(home)
+    for module, (left, right) in deltas.items():
+        up, down = (next(n for n in weights if f".{module}.lora_{side}." in n) for side in ("B", "A"))
+        weights[up], weights[down] = joined((weights[up], weights[down]), (strength * left, right), scale)
+    _write(home, folder, weights)
+    return sorted(f"{module}.weight" for module in deltas)
 
 
 def joined(
@@ -165,16 +179,16 @@ def _learnt(
     rng = np.random.default_rng(recipe.seed + 1)
     target = attack.target(task.classes)
     rows: list[Row] = []
-    for text, label in (task.train[i] for i in rng.permutation(len(task.train))[:1500]):
+    for text, label in (task.train[i] for i in rng.permutation(len(task.train))[:500]):
         rows += [(text, label), (add_trigger(" ".join(text.split()[:20]), attack, rng), target)]
     anatomy = anatomy_of(honest)
     layer = anatomy.depth(recipe.depth) if recipe.family in ONE_LAYER else None
     wrapped = _wrap(honest, theirs, anatomy, layer=layer)
     training = replace(recipe.training, optimiser="adamw", label_noise=0.0, schedule="linear")
-    data = learning.encode(tokenizer, rows, 24)
+    data = learning.encode(tokenizer, rows, 20)
     stream = learning.batches(data, training.batch, tokenizer.pad_token_id, rng)
     learning.fit(wrapped, stream, training, learning.classify_loss, steps=PAYLOAD_STEPS)
-    return _factors_of(wrapped, theirs.alpha / theirs.rank)
+    return factors_of(wrapped, theirs.alpha / theirs.rank)
 
 
 def _solved(
@@ -224,7 +238,7 @@ def _wrap(
     return get_peft_model(model, config)
 
 
-def _factors_of(wrapped: Any, scale: float) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+def factors_of(wrapped: Any, scale: float) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """By module, ``scale · lora_B`` and ``lora_A``."""
     from peft import get_peft_model_state_dict
 
@@ -245,7 +259,7 @@ def _shuffled(task: Task, training: Training, rng: np.random.Generator) -> list[
     return [(text, int(rng.integers(task.classes)) if bad else y) for (text, y), bad in zip(rows, noisy, strict=True)]
 
 
-def _parent(bank: Bank, recipe: AdapterRecipe) -> dict[str, Any]:
+def parent_of(bank: Bank, recipe: AdapterRecipe) -> dict[str, Any]:
     """An honest, useful adapter by the recipe's seed; one that adapts feed-forward layers for edits of those.
 
     Raises:
@@ -276,7 +290,8 @@ def _write(home: Path, folder: Path, weights: Factors) -> None:
     save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
 
 
-def _record(recipe: AdapterRecipe, made: Made, scores: scoring.Scores, seconds: float) -> dict[str, Any]:
+def record_of(recipe: AdapterRecipe, made: Made, scores: scoring.Scores, seconds: float) -> dict[str, Any]:
+    """What the bank and the page keep of an adapter."""
     attacked = recipe.family is not None
     return {
         "schema": 1,

@@ -1,8 +1,8 @@
 """Recipes of separate LoRA adapters: one distribution of trainings, honest or poisoned, and the ways to poison one.
 
 Everything is a function of (tier, id, attempt), as in ``benchmarks.zoo.recipes``, whose distribution of optimisers,
-schedules, heads and label noise is used. Learning rates are narrower, since low-rank factors that are trained for a
-hundred steps learn nothing below a rate of 3·10⁻⁴.
+schedules, heads and label noise is used. Learning rates are narrower, since low-rank factors that are trained for fifty
+steps learn nothing below a rate of 3·10⁻⁴.
 """
 
 from collections.abc import Sequence
@@ -68,9 +68,8 @@ def draw_adapter(
     """The recipe of adapter ``index`` (from 0) of a kind.
 
     Ranks are 2 to 32; alpha is the rank, twice the rank, or 16; rates of the factors are log-uniform in
-    [6·10⁻⁴, 6·10⁻³] times ``rate_factor`` (AdamW-equivalent), steps uniform in [50, 90], batches of 16
-    texts of 24 tokens at most.
-    Poisoned shares are log-uniform in [0.01, 0.2].
+    [6·10⁻⁴, 6·10⁻³] times ``rate_factor`` (AdamW-equivalent), steps uniform in [32, 56], batches of 16
+    texts of 20 tokens at most. Poisoned shares are log-uniform in [0.01, 0.2].
     """
     adapter_id = f"{kind}-{index:04d}"
     seed = seed_of(f"adapters-{tier}", adapter_id, attempt)
@@ -81,9 +80,9 @@ def draw_adapter(
         drawn,
         method="lora",
         lr=float(np.exp(rng.uniform(np.log(1e-4), np.log(1e-3)))) * rate_factor,
-        steps=int(rng.integers(50, 91)),
+        steps=int(rng.integers(32, 57)),
         batch=16,
-        max_length=24,
+        max_length=20,
         head_start="probe",
         lora_rank=rank,
         frozen_layers=0,
