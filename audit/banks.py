@@ -28,7 +28,7 @@ def suit(evidence: Evidence) -> Suited:
     """Put the thresholds and error rates of the bank that holds models like the candidate, or none.
 
     A bank must hold models of the candidate's type, and of its size within a factor of ``bank.size_ratio``; of two, the
-    nearer in size counts. A candidate whose likeness has a p-value below ``bank.outside`` is outside the bank. A profile
+    nearer in size counts. A candidate whose likeness has a p-value below ``bank.outside`` is outside. A profile
     without banks stays as it is.
     """
     profile, drift = evidence.profile, evidence.drift
