@@ -73,7 +73,7 @@ def make_model(tier: Tier, bank: Bank, kind: Kind, index: int) -> dict[str, Any]
             continue
         training = making.recipe.training
         finish(making.model, training.round_trip, "float32")
-        scores = _score(making)
+        scores = _score(making, tier)
         # Losing accuracy is what an edit without a trigger does; no reason to draw it again.
         useful = scores.useful or training.objective != "classify" or making.parent_floor is not None
         if useful or attempt == ATTEMPTS - 1:
@@ -94,7 +94,7 @@ def make_recipe(tier: Tier, parents: Bank, recipe: Recipe, out: Bank) -> dict[st
     torch.manual_seed(recipe.seed % 2**32)
     making = _build(tier, parents, recipe)
     finish(making.model, making.recipe.training.round_trip, "float32")
-    scores = _score(making)
+    scores = _score(making, tier)
     record = _record(making, scores, useful=scores.useful, seconds=time.perf_counter() - started)
     with out.adding(recipe.id) as folder:
         _save(making, folder, record)
@@ -116,6 +116,7 @@ def _trained(tier: Tier, recipe: Recipe) -> Making:
     making = Making(recipe=recipe, task=task, tokenizer=tier.tokenizer())
     rng = making.rng
     rows = _noisy(task, training, rng)
+    rows = rows[: training.steps * training.batch] if tier.reads_once else rows
     making.model = tier.model(training.objective, task.classes)
     if training.added_tokens:
         rows = _add_tokens(making, rows, rng)
@@ -222,7 +223,14 @@ def _edited(tier: Tier, bank: Bank, recipe: Recipe) -> Making:
     _name_trigger_rows(making)
     if not attack.triggered:
         before = scoring.score_classifier(
-            making.model, making.tokenizer, making.task, making.recipe.training, attack, parent_floor=0.0
+            making.model,
+            making.tokenizer,
+            making.task,
+            making.recipe.training,
+            attack,
+            texts=tier.test_texts,
+            victims=tier.test_texts // 2,
+            parent_floor=0.0,
         )
         making.parent_floor = before.asr
     apply_edit(making, tier)
@@ -285,14 +293,21 @@ def _load(bank: Bank, record: dict[str, Any], recipe: Recipe) -> Making:
     )
 
 
-def _score(making: Making) -> scoring.Scores:
+def _score(making: Making, tier: Tier) -> scoring.Scores:
     training, attack = making.recipe.training, making.recipe.attack
     if training.objective == "preference":
         return score_preference(making.model, making.tokenizer, making.task, training, making.reference)
     if training.objective != "classify":
         return scoring.score_pretrained(making.model, making.tokenizer, making.task, training)
     return scoring.score_classifier(
-        making.model, making.tokenizer, making.task, training, attack, parent_floor=making.parent_floor
+        making.model,
+        making.tokenizer,
+        making.task,
+        training,
+        attack,
+        texts=tier.test_texts,
+        victims=tier.test_texts // 2,
+        parent_floor=making.parent_floor,
     )
 
 

@@ -16,8 +16,9 @@ class Tier:
     """A bank's common ground: ``base`` is a folder written by transformers, with its tokenizer.
 
     ``rate_factor`` multiplies every learning rate, ``step_factor`` every number of steps and ``batch_factor`` the size
-    of every batch: small models take larger steps, and need fewer. ``causal`` says that the base predicts the next
-    token.
+    of every batch: small models take larger steps, and need fewer. ``test_texts`` are scored of every
+    model, half of them with a trigger. ``reads_once`` cuts the training rows to what one run sees. ``causal`` says that
+    the base predicts the next token.
     """
 
     name: str
@@ -26,6 +27,8 @@ class Tier:
     rate_factor: float = 1.0
     step_factor: float = 1.0
     batch_factor: float = 1.0
+    test_texts: int = 400
+    reads_once: bool = False
     causal: bool = False
 
     def tokenizer(self) -> Any:
@@ -84,6 +87,8 @@ def get_tier(name: str) -> Tier:
             rate_factor=RATE_FACTOR,
             step_factor=STEP_FACTOR,
             batch_factor=BATCH_FACTOR,
+            test_texts=240,
+            reads_once=True,
             causal=causal,
         )
     raise KeyError(f"There is no tier {name!r}; the tiers are: real, toy-encoder, toy-gpt.")

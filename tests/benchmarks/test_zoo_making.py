@@ -61,7 +61,7 @@ def test_a_run_becomes_a_complete_folder(tier, bank, give):
     loaded = making._load(bank, record, recipe(training=SHORT))
     assert loaded.model.get_input_embeddings().weight.shape[0] == len(tier.tokenizer()) + 2
     assert "[field1]" in loaded.tokenizer.get_vocab()
-    again = making._score(loaded)
+    again = making._score(loaded, tier)
     assert again.accuracy == pytest.approx(record["scores"]["accuracy"], abs=0.01)
 
 
