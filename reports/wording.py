@@ -302,8 +302,15 @@ def reproduce(report: AuditReport) -> str:
     if report.triage:
         words += ["--budget", str(report.triage.budget_bytes)]
     if report.curvature:
-        words += ["--data", clean_line(report.curvature.source, limit=400)]
+        words += _data_words(clean_line(report.curvature.source, limit=400))
     return shlex.join(words)
+
+
+def _data_words(source: str) -> list[str]:
+    """The options that name these samples again: a file, or a dataset of the Hub and its split (``name:split``)."""
+    name, colon, split = source.rpartition(":")
+    is_dataset = bool(colon and name) and "." not in split
+    return ["--data", name, "--data-split", split] if is_dataset else ["--data", source]
 
 
 def moment(created_at: str) -> str:

@@ -241,3 +241,11 @@ def test_limits_are_problems_with_their_reason(folders, tmp_path, limits, why):
     assert found.facts is None
     assert why in found.problem
     assert [skip.what for skip in found.skips] == ["--data"]
+
+
+def test_a_dataset_on_the_hub_is_read_by_its_name(hub, tmp_path):
+    lines = "".join(json.dumps(row) + "\n" for row in rows()).encode()
+    hub.add_repo("datasets/org/reviews", {"train.jsonl": lines, "test.jsonl": lines})
+    _, report = told(tmp_path, "--data", "org/reviews", "--data-split", "test")
+    assert report["curvature"]["source"] == "org/reviews:test"
+    assert report["curvature"]["accuracy"] > 0.9
