@@ -8,6 +8,7 @@ from reports.formats import render
 from reports.letters import discussion_body
 from reports.markdown import pr_body
 from reports.wording import (
+    curvature_lines,
     coverage,
     error_rate,
     group_skips,
@@ -99,6 +100,31 @@ def test_the_command_pins_both_sides_and_survives_a_shell():
     spiteful = dataclasses.replace(report.subject, repo_id="a; rm -rf ~", revision=None)
     assert "'a; rm -rf ~'" in reproduce(dataclasses.replace(report, subject=spiteful))
     assert reproduce(sample_reports.inconclusive()) == "hubaudit scan /models/half"
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("clean.csv", "--data clean.csv"),
+        ("org/reviews:test", "--data org/reviews --data-split test"),
+        ("odd:name.csv", "--data odd:name.csv"),
+        ("; rm -rf ~", "--data '; rm -rf ~'"),
+    ],
+)
+def test_the_command_names_the_given_data(source, words):
+    found = dataclasses.replace(sample_reports.given_data(), source=source)
+    assert reproduce(dataclasses.replace(sample_reports.inconclusive(), curvature=found)).endswith(words)
+
+
+def test_given_data_are_told_in_three_sentences():
+    report = dataclasses.replace(sample_reports.inconclusive(), curvature=sample_reports.given_data())
+    first, second, third = curvature_lines(report)
+    assert "64 examples of clean.csv" in first
+    assert "to the power 0.01" in second
+    assert "1 of 37 matrices" in third
+    assert "embeddings.word_embeddings.weight" in third
+    assert curvature_lines(sample_reports.inconclusive()) == ()
+    assert "64 given examples" in limits(report)[0]
 
 
 def test_moments():
