@@ -8,8 +8,8 @@ from reports.formats import render
 from reports.letters import discussion_body
 from reports.markdown import pr_body
 from reports.wording import (
-    curvature_lines,
     coverage,
+    curvature_lines,
     error_rate,
     group_skips,
     headline,
