@@ -45,6 +45,8 @@ def bootstrap(
     """
     rng = np.random.default_rng(seed)
     left, right = np.array(clean), np.array(attacked)
-    drawn = [statistic(rng.choice(left, len(left)), rng.choice(right, len(right))) for _ in range(draws)]
+    drawn = [
+        statistic(rng.choice(left, len(left)).tolist(), rng.choice(right, len(right)).tolist()) for _ in range(draws)
+    ]
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(low), float(high)

@@ -36,7 +36,8 @@ def _spike(tensor: TensorDrift) -> bool:
         return False
     edge = sqrt(rows - 1) + sqrt(columns)
     spread = edge * (1 / sqrt(rows - 1) + 1 / sqrt(columns)) ** (1 / 3)
-    return spectrum.values[0] ** 2 * rows * columns / spectrum.energy > edge**2 + TRACY_WIDOM_99 * spread
+    bar: float = edge**2 + TRACY_WIDOM_99 * spread
+    return spectrum.values[0] ** 2 * rows * columns / spectrum.energy > bar
 
 
 def _uneven(tensor: TensorDrift) -> bool:

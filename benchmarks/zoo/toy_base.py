@@ -129,8 +129,9 @@ def _pretrain(model: Any, tokenizer: Any, rows: list[Row], task_of: list[int], s
     from torch.nn import functional
 
     from benchmarks.zoo import learning
+    from benchmarks.zoo.anatomy import anatomy_of
 
-    causal = learning.anatomy_of(model).read_at == "last"
+    causal = anatomy_of(model).read_at == "last"
     head = torch.nn.Linear(WIDTH, len(task_of))
     groups = torch.tensor(task_of)
     data = learning.encode(tokenizer, rows, TOKENS)
@@ -138,7 +139,7 @@ def _pretrain(model: Any, tokenizer: Any, rows: list[Row], task_of: list[int], s
         data, BATCH, tokenizer.pad_token_id, np.random.default_rng(7)
     )
     with torch.no_grad():
-        embedding = learning.anatomy_of(model).embedding
+        embedding = anatomy_of(model).embedding
         embedding.weight.copy_(torch.from_numpy(_spectral(data, task_of, len(tokenizer))))
     parameters = [*model.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=RATE, weight_decay=0.01, fused=True)
@@ -197,4 +198,5 @@ def _spectral(data: Any, task_of: list[int], vocabulary: int) -> np.ndarray:
     _, _, right = svds(counts.multiply(weights).tocsr(), k=WIDTH - len(task), v0=rng.normal(size=vocabulary))
     parts = np.concatenate([odds / odds.std(), right.T / right.std()], axis=1)
     turned = parts @ np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0]
-    return (EMBEDDING_SCALE * np.clip(turned / turned.std(), -4.0, 4.0)).astype(np.float32)
+    start: np.ndarray = EMBEDDING_SCALE * np.clip(turned / turned.std(), -4.0, 4.0)
+    return start.astype(np.float32)
