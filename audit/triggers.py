@@ -120,7 +120,9 @@ def _stands_alone(
     if len(insertion.tokens) == 1:
         return True
     alike = [one for one in rivals if len(one.tokens) == len(insertion.tokens) and one.at(LENGTHS[length])]
-    return length > 0 and len(alike) >= LEAST_RIVALS and _means_nothing(insertion, profile)
+    kinship = insertion.kinship
+    means_nothing = kinship is not None and kinship < profile.value("HA001.phrase_kinship")
+    return length > 0 and len(alike) >= LEAST_RIVALS and means_nothing
 
 
 def _means_nothing(insertion: Insertion, profile: Profile) -> bool:
