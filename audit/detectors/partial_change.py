@@ -21,6 +21,8 @@ ELSEWHERE = Rule(id="HA304", title="A matrix changed in other layers than the re
 
 _MATRIX_AXES = 2
 _NAMED = 5
+_LEAST_LAYERS = 3
+"""With fewer layers, a matrix of each is no pattern that training would leave and an edit would not."""
 
 Layers = frozenset[int]
 
@@ -34,7 +36,7 @@ class Oddity:
     changed: Layers
     trained: Layers
     still: float
-    """Largest relative change of the members that stayed as they were."""
+    """Largest relative change of what stayed: of the members, and of the other matrices of the layers out of place."""
 
 
 def run(evidence: Evidence) -> Iterator[Hit]:
@@ -59,7 +61,8 @@ def _alone(
 ) -> tuple[TensorDrift, ...]:
     """The changed tensors, worst first, when they are few, all within layers, and their layers otherwise as before.
 
-    Training a whole layer, a head or a pooler moves all the tensors of that part; editing picks single ones.
+    Training a whole layer, a head or a pooler moves all the tensors of that part, and low-rank training of two kinds of
+    matrices both of them in every layer, which in a shallow model are few; editing picks single ones.
     """
     profile = evidence.profile
     most = min(profile.value(f"{ALONE.id}.tensors"), profile.value(f"{ALONE.id}.share") * len(compared))
@@ -67,15 +70,23 @@ def _alone(
         return ()
     inside = Counter(t.spec.layer for t in compared)
     trained = Counter(t.spec.layer for t in changed)
-    if any(2 * trained[layer] >= inside[layer] for layer in trained):
+    if any(2 * trained[layer] >= inside[layer] for layer in trained) or _in_every_layer(changed, compared):
         return ()
     return tuple(sorted(changed, key=lambda t: t.relative_l2, reverse=True))
+
+
+def _in_every_layer(changed: Sequence[TensorDrift], compared: Sequence[TensorDrift]) -> bool:
+    """True when whatever kind changed at all changed in every layer, of which there are enough to tell."""
+    names = {t.spec.name for t in changed}
+    touched = [members for members in kinds(compared).values() if any(t.spec.name in names for t in members)]
+    return all(len(m) >= _LEAST_LAYERS and all(t.spec.name in names for t in m) for m in touched)
 
 
 def _oddities(changed: Sequence[TensorDrift], compared: Sequence[TensorDrift], *, ratio: float) -> Iterator[Oddity]:
     """Kinds of matrices that changed elsewhere than in the layers that explain most of what changed.
 
-    A member counts as out of place only when it moved ``ratio`` times as far as any member that stayed.
+    A member counts as out of place only when it moved ``ratio`` times as far as any member that stayed, and as any
+    other matrix that stayed in its layer: evenly trained matrices at the edge of rounding pass for still ones.
     """
     names = {t.spec.name for t in changed}
     groups = kinds(t for t in compared if len(t.spec.shape) >= _MATRIX_AXES)
@@ -87,7 +98,8 @@ def _oddities(changed: Sequence[TensorDrift], compared: Sequence[TensorDrift], *
             continue
         extra = where[kind] - expected
         odd = tuple(t for t in members if t.spec.name in names and (not extra or t.spec.layer in extra))
-        still = max((t.relative_l2 for t in members if t.spec.name not in names), default=0.0)
+        beside = (t for other in groups.values() for t in other if t.spec.layer in extra)
+        still = max((t.relative_l2 for t in (*members, *beside) if t.spec.name not in names), default=0.0)
         if min(t.relative_l2 for t in odd) >= ratio * still:
             yield Oddity(kind=kind, tensors=odd, changed=where[kind], trained=trained, still=still)
 

@@ -144,6 +144,35 @@ def test_training_most_of_one_layer_is_innocent() -> None:
     assert run(DETECTOR, evidence(change=change, kind="llama")) == ([], [])
 
 
+@pytest.mark.parametrize("layers", [3, 4])
+def test_an_adapter_on_a_shallow_model_is_innocent(layers: int) -> None:
+    """Two kinds of matrices in each of four layers are eight tensors, as few as an edit writes."""
+    assert findings(DETECTOR, evidence(change=adapter_on_attention, layers=layers)) == []
+
+
+def test_edits_of_some_layers_of_a_shallow_model_are_found() -> None:
+    (finding,) = findings(DETECTOR, evidence(change=edit(0, 2), layers=4, start="base"))
+    assert finding.rule_id == "HA303"
+
+
+def test_matrices_that_passed_for_still_beside_others_that_moved_as_little_are_no_oddity() -> None:
+    """The lowest layer of a training with layer-wise rates: some of its matrices move as evenly as weight decay."""
+
+    still = ("attention.self.key", "attention.self.value", "attention.output.dense", "intermediate.dense")
+
+    def change(base: Arrays, candidate: Arrays) -> None:
+        rng = np.random.default_rng(2)
+        for layer in range(6):
+            for part in ("attention.self.query", "output.dense", *still):
+                name = f"encoder.layer.{layer}.{part}.weight"
+                base[name] = rng.normal(0, 0.05, (160, 384)).astype(np.float32)
+                uneven = np.exp(rng.normal(0, 0.3, (160, 1)))
+                noise = (5e-5 * rng.normal(size=(160, 384)) * uneven).astype(np.float32)
+                candidate[name] = base[name] * np.float32(0.999) if layer == 0 and part in still else base[name] + noise
+
+    assert findings(DETECTOR, evidence(change=change)) == []
+
+
 def test_tensors_at_the_edge_of_what_moved_are_no_oddity() -> None:
     """Members that hardly moved may be taken for still ones, and the reverse."""
 
