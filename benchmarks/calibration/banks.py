@@ -78,7 +78,7 @@ def thresholds(clean: Observations) -> dict[str, dict[str, Any]]:
     for rule, (review, fail) in fit(list(clean.values())).items():
         count = sum(1 for o in clean.values() if rule in o["values"])
         for name, value, share in (("review", review, REVIEW_RATE), ("fail", fail, FAIL_RATE)):
-            source = f"exponential tail of {count} clean models at {share:g}, floor {FLOORS[rule]:.2g}"
+            source = f"tail of {count} clean models at {share:g}, floor {FLOORS[rule]:.2g}"
             entries[f"{rule}.{name}"] = {"value": value, "source": source}
     return entries
 

@@ -33,6 +33,10 @@ _SLIGHT = frozenset(rule.id for detector in DETECTORS if not detector.bears_a_pa
 """Rules on which no pass can rest: a model that they alone could judge is inconclusive."""
 _TAIL = 0.25
 """Share of the clean values that the tail is fitted to."""
+_SHAPE_LEAST = 20
+"""Excesses that tell a tail's shape with a standard error of about 0.3."""
+_HEAVIEST = 0.5
+"""A heavier tail than this has no variance; no bank tells its far quantiles."""
 _LEAST_RATIO = 1.4
 """Fail over review, at least: so that the two words differ where the tail is short."""
 
@@ -47,7 +51,7 @@ class Judged:
 
 
 def fit(clean: Sequence[Observation]) -> dict[str, tuple[float, float]]:
-    """Fit every calibrated rule: an exponential tail above the upper quartile, at two exceedance rates."""
+    """Fit every calibrated rule: the tail above the upper quartile, at two exceedance rates."""
     fitted = {}
     for rule, floor in FLOORS.items():
         values = np.array([o["values"][rule] for o in clean if rule in o["values"]])
@@ -58,12 +62,24 @@ def fit(clean: Sequence[Observation]) -> dict[str, tuple[float, float]]:
 
 
 def tail_point(values: np.ndarray, rate: float) -> float:
-    """The value exceeded with that probability, q₇₅ + β·ln(¼/rate), β the mean excess over q₇₅; −∞ without values."""
+    """The value exceeded with that probability; −∞ without values.
+
+    Above q₇₅ a generalised Pareto law: q₇₅ + β·((¼/rate)^ξ − 1)/ξ, with shape ξ and scale β from probability-weighted
+    moments of the excesses (Hosking & Wallis 1987), ξ between 0 and ``_HEAVIEST``. Where it is not above 0, or too few
+    excesses tell it, the tail is exponential: q₇₅ + β·ln(¼/rate), β the mean excess.
+    """
     if len(values) == 0:
         return -np.inf
     start = float(np.quantile(values, 1.0 - _TAIL))
-    over = values[values > start]
-    return start + float((over - start).mean() if len(over) else 0.0) * log(_TAIL / rate)
+    over = np.sort(values[values > start] - start)
+    mean = float(over.mean()) if len(over) else 0.0
+    if len(over) >= _SHAPE_LEAST:
+        weighted = float((over * (1.0 - (np.arange(len(over)) + 0.65) / len(over))).mean())
+        shape = min(2.0 - mean / (mean - 2.0 * weighted), _HEAVIEST)
+        if shape > 0:
+            # The scale that goes with a capped shape keeps the mean excess, β/(1 − ξ).
+            return start + mean * (1.0 - shape) * ((_TAIL / rate) ** shape - 1.0) / shape
+    return start + mean * log(_TAIL / rate)
 
 
 def judge(observation: Observation, thresholds: Thresholds, exact_scores: Mapping[str, float]) -> Judged:

@@ -20,6 +20,16 @@ def test_the_tail_point_is_that_of_an_exponential() -> None:
     assert tail_point(values, 1e-3) == pytest.approx(2.0 * np.log(1000), rel=0.02)
 
 
+def test_the_tail_point_of_a_heavy_tail_is_far_out_and_of_few_values_exponential() -> None:
+    """A generalised Pareto law of shape 0.3 exceeds (1000^0.3 - 1) / 0.3 one time in a thousand."""
+    uniform = np.random.default_rng(2).random(200_000)
+    values = (uniform**-0.3 - 1) / 0.3
+    assert tail_point(values, 1e-3) == pytest.approx((1000**0.3 - 1) / 0.3, rel=0.05)
+    few = values[:60]
+    excess = few[few > np.quantile(few, 0.75)] - np.quantile(few, 0.75)
+    assert tail_point(few, 1e-3) == pytest.approx(np.quantile(few, 0.75) + excess.mean() * np.log(250))
+
+
 @pytest.mark.parametrize(("values", "point"), [([], -np.inf), ([1.0, 1.0, 1.0], 1.0)])
 def test_the_tail_point_of_poor_data(values: list[float], point: float) -> None:
     assert tail_point(np.array(values), 1e-3) == point
