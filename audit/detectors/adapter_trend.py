@@ -1,11 +1,11 @@
 """Adapters held against their own trend over depth: a layer into which more was put than into the others.
 
 The factors of a low-rank adapter say everything that it does, so its modules are judged by the singular values of their
-products ``B A`` alone: the norm, and the number of directions that share it. Backdoored adapters were told from clean
-ones by such statistics (first singular value, norm, share of the first direction, entropy, kurtosis: arXiv 2602.15195)
-with a bank of clean adapters of the same base and recipe. What travels between bases, ranks and recipes is the contrast
-within one adapter: all kinds of modules of a layer together against the same kinds in the other layers. A payload that
-is trained where it works best, or merged in for a layer, lifts them all; training lifts layers along a trend.
+products ``B A`` alone, by their sum (the nuclear norm): what is put on top of a training adds directions of its own and
+raises the sum more than the norm, while a training that enlarges a product concentrates it. Backdoored adapters were
+told from clean ones by such values (the first one, norm, share of the first direction, entropy, kurtosis: arXiv
+2602.15195) with a bank of clean adapters of the same base and recipe. What travels between bases, ranks and recipes is
+the contrast within one adapter: all kinds of modules of a layer together against the same kinds in the other layers.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from audit.detectors.joint_change import participation
 from audit.evidence import Detector, Evidence, Hit, Rule
 from audit.readings import Reading, Told, abstain, judge
 from audit.records import Measurement, SkipRecord
-from audit.siblings import contrasts, kinds, less_at_ends
+from audit.siblings import contrasts, kinds
 from audit.thresholds import Profile
 from scanner.records import TensorDrift
 
@@ -30,7 +30,7 @@ _MATRIX_AXES = 2
 class Lift:
     """What one layer of an adapter holds beyond the others, in nats, averaged over its kinds of modules.
 
-    ``size`` is the excess of log ‖B A‖, ``concentration`` that of log Σσ⁴ / (Σσ²)² (the inverse of the number of
+    ``size`` is the excess of log Σσ, ``concentration`` that of log Σσ⁴ / (Σσ²)² (the inverse of the number of
     directions that share the change). ``tensor`` is the module that exceeds most, by ``factor``; ``modules`` counts
     those of the layer.
     """
@@ -58,7 +58,7 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
         [_reading(lift) for lift in found],
         evidence,
         tell=_tell,
-        measured="log of the norm of a layer's products over those of the other layers, mean over its modules",
+        measured="log of the nuclear norms of a layer's products over those of other layers, mean over its modules",
         unit="nats",
     )
 
@@ -66,10 +66,10 @@ def run(evidence: Evidence) -> Iterator[Hit | SkipRecord]:
 def lifts(tensors: Sequence[TensorDrift], profile: Profile) -> list[Lift]:
     """The layers of an adapter, from the exact spectra of its products; empty when too few layers can be compared."""
     products = [t for t in tensors if len(t.spec.shape) >= _MATRIX_AXES and t.spectrum is not None and t.spectrum.exact]
-    least, allowance = int(profile.value("siblings.least")), profile.value("siblings.end_allowance")
+    least = int(profile.value("siblings.least"))
     by_layer: dict[int, list[tuple[TensorDrift, float, float]]] = {}
     for kin in kinds(products).values():
-        sizes = less_at_ends(contrasts([(t, norm(t)) for t in kin], least=least), kin, allowance=allowance)
+        sizes = contrasts([(t, nuclear_norm(t)) for t in kin], least=least)
         shapes = {c.tensor.spec.name: c.excess for c in contrasts([(t, participation(t)) for t in kin], least=least)}
         for c in sizes:
             shape = shapes.get(c.tensor.spec.name)
@@ -78,9 +78,9 @@ def lifts(tensors: Sequence[TensorDrift], profile: Profile) -> list[Lift]:
     return [_lift(layer, members) for layer, members in sorted(by_layer.items())]
 
 
-def norm(tensor: TensorDrift) -> float | None:
-    """‖B A‖ in weight units; None without a spectrum."""
-    return None if tensor.spectrum is None else float(np.sqrt(tensor.spectrum.energy))
+def nuclear_norm(tensor: TensorDrift) -> float | None:
+    """Σσ of B A in weight units; None without a spectrum."""
+    return None if tensor.spectrum is None else float(sum(tensor.spectrum.values))
 
 
 def _lift(layer: int, members: Sequence[tuple[TensorDrift, float, float]]) -> Lift:
