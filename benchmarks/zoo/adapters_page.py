@@ -109,44 +109,61 @@ def splice(text: str, made: str) -> str:
     return pattern.sub(lambda _: made, text) if pattern.search(text) else f"{text.rstrip()}\n\n{made}"
 
 
+TIERS: Final[Mapping[str, str]] = {
+    "digits": "A vision transformer of 0.14 M parameters, 4 layers, on digits",
+    "real": "MiniLM, an encoder of 22.7 M parameters, 6 layers, on texts",
+}
+
+
 def _told(every: Sequence[Line]) -> Iterator[str]:
     yield from (
         "## Adapters",
         "",
-        "Made by `python -m benchmarks.zoo.adapters`: separate LoRA adapters on a 22.7 M-parameter encoder, honest and",
-        "backdoored from one distribution of recipes (six tasks, ranks 2 to 32, three choices of alpha, targets and",
-        "dropout, four optimisers, label noise). `words` and `sentence` are trained on poisoned data (1 to 20 % of",
-        "the rows); in the other families a finished honest adapter got a payload: trained on top of it in all layers",
-        "(`payload`) or in one, at full size or at 0.3 of it (`weak`), or solved as an edit of rank one.",
-        f"{LAYER.id} is the rule with its shipped thresholds; *at 2 %* is the same statistic at a cutoff that two",
-        "percent of these honest adapters exceed. *Pipeline* is the published one (arXiv 2602.15195: a logistic",
+        "Made by `python -m benchmarks.zoo.adapters` (`--tier digits` or `real`): separate LoRA adapters, honest and",
+        "backdoored from one distribution of recipes (tasks, ranks 2 to 32, three choices of alpha, targets and",
+        "dropout, four optimisers, label noise). `words` (a patch on pictures) and `sentence` (a pattern blended over",
+        "them) are trained on poisoned data, 1 to 20 % of it; in the other families a finished honest adapter got a",
+        "payload: trained on top of it in all layers (`payload`) or in one, at full size or at 0.3 of it (`weak`), or",
+        "solved as an edit of rank one; the sum is cut back to the adapter's rank.",
+        f"{LAYER.id} is the rule with its shipped thresholds; *at 2 %* is the same statistic at a cutoff that at most",
+        "two percent of these honest adapters exceed. *Pipeline* is the published one (arXiv 2602.15195: a logistic",
         "regression on five spectral statistics a kind of module), fitted on adapters of other tasks. *Works*: the",
-        "trigger turns 40 points more texts to the target than are called so without it; what does not work is listed",
+        "trigger turns 40 points more inputs to the target than are called so without it; what does not work is listed",
         "apart. Intervals are exact, 95 %; those of the AUROC are bootstrapped over adapters.",
         "",
     )
+    for tier, title in TIERS.items():
+        own = [line for line in every if line["tier"] == tier]
+        if own:
+            yield f"### {title}"
+            yield ""
+            yield from _tier(own)
+
+
+def _tier(every: Sequence[Line]) -> Iterator[str]:
     clean = [line for line in every if line["kind"] == "clean" and line["useful"] and worst(line)]
     attacked = [line for line in every if line["kind"] == "attacked" and worst(line)]
-    if not clean or not attacked:
-        return
-    scored = {line["id"]: worst(line) for line in (*clean, *attacked)}
-    values = {name: lift.size for name, lift in scored.items() if lift is not None}
-    odds = supervised(clean, attacked)
-    learnt = dict(zip([line["id"] for line in (*clean, *attacked)], [*odds[0], *odds[1]], strict=True))
+    values = {line["id"]: lift.size for line in (*clean, *attacked) if (lift := worst(line)) is not None}
     profile = load_profile()
     review, fail = profile.value(f"{LAYER.id}.review"), profile.value(f"{LAYER.id}.fail")
 
     def fires(line: Line) -> bool:
         return score_of(values[line["id"]], review=review, fail=fail) >= REVIEW_SCORE
 
-    yield f"Honest adapters that {LAYER.id} would review or fail: {said(sum(map(fires, clean)), len(clean))}."
+    if clean:
+        seen = said(sum(map(fires, clean)), len(clean))
+        yield f"Honest adapters that {LAYER.id} reviews or fails (its thresholds were set on them): {seen}."
+        yield ""
+    if not clean or not attacked:
+        return
+    odds = supervised(clean, attacked)
+    learnt = dict(zip([line["id"] for line in (*clean, *attacked)], [*odds[0], *odds[1]], strict=True))
     yield from (
-        "",
         "| family | works | n | reviewed or failed | layer named | at 2 % | AUROC (95 %) | pipeline at 2 % | AUROC |",
         "|---|---|---|---|---|---|---|---|---|",
     )
     for name, works, members in groups(attacked):
-        yield _row(name, works, members, clean, values, learnt, fires, scored)
+        yield _row(name, works, members, clean, values, learnt, fires)
     yield ""
 
 
@@ -172,9 +189,8 @@ def _row(
     values: Mapping[str, float],
     learnt: Mapping[str, float],
     fires: Callable[[Line], bool],
-    scored: Mapping[str, Lift | None],
 ) -> str:
-    named = [_names(line, scored[line["id"]]) for line in members if line["tensors"] and fires(line)]
+    named = [_names(line, worst(line)) for line in members if line["tensors"] and fires(line)]
     cells = [name, "yes" if works else "no", str(len(members)), said(sum(map(fires, members)), len(members))]
     cells.append(f"{sum(named)} of {len(named)}" if named else "–")
     for scores in (values, learnt):
