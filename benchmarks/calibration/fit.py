@@ -78,7 +78,8 @@ def tail_point(values: np.ndarray, rate: float) -> float:
         shape = min(2.0 - mean / (mean - 2.0 * weighted), _HEAVIEST)
         if shape > 0:
             # The scale that goes with a capped shape keeps the mean excess, β/(1 − ξ).
-            return start + mean * (1.0 - shape) * ((_TAIL / rate) ** shape - 1.0) / shape
+            times: float = ((_TAIL / rate) ** shape - 1.0) / shape
+            return start + mean * (1.0 - shape) * times
     return start + mean * log(_TAIL / rate)
 
 
