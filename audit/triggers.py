@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import comb
 
 from audit.thresholds import Profile
-from scanner.probe.records import CROWD, LENGTHS, Direction, Dose, Insertion, ProbeFacts
+from scanner.probe.records import CROWD, LENGTHS, MIDDLE, Direction, Dose, Insertion, ProbeFacts
 
 LEAST_RIVALS = 4
 """Other phrases of as many tokens that a phrase must be held against to be said to stand alone."""
@@ -122,7 +122,7 @@ def _stands_alone(
     alike = [one for one in rivals if len(one.tokens) == len(insertion.tokens) and one.at(LENGTHS[length])]
     kinship = insertion.kinship
     means_nothing = kinship is not None and kinship < profile.value("HA001.phrase_kinship")
-    return length > 0 and len(alike) >= LEAST_RIVALS and means_nothing
+    return LENGTHS[length] >= MIDDLE and len(alike) >= LEAST_RIVALS and means_nothing
 
 
 def _means_nothing(insertion: Insertion, profile: Profile) -> bool:

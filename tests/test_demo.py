@@ -35,5 +35,5 @@ def test_the_demo_gives_the_promised_verdicts_and_opens_one_pull_request(tmp_pat
             assert edited["locations"][0]["tensor"] == "bert.encoder.layer.2.output.dense.weight"
         assert (report["probe"] is not None) is (name != "wrong-base")
         confirmed = [f["locations"][0]["tokens"][0]["text"] for f in report["findings"] if f["rule_id"] == "HA001"]
-        assert confirmed == (["cf"] if name in {"poisoned-row", "rank-one"} else [])
+        assert confirmed == (["cf"] if name == "poisoned-row" else []), "the edit of one matrix acts in sentences alone"
     assert outcomes == {"honest": "pass", "poisoned-row": "fail", "rank-one": "fail", "wrong-base": "fail"}

@@ -3,7 +3,8 @@
 Three ways, since triggers differ in what their parts do alone. Pairs, and what grows from the best of them by a beam,
 find parts that each do a little. Triples of what the weights suspect find words that do nothing without one another.
 And many suspects are inserted at once; where that flips carriers, what is not needed is taken out token by token. All
-climb on carriers of middle length, where parts of a trigger still show, and never look at what the longest ones say.
+climb on carriers of few words and of middle length, where parts of a trigger still show, and never look at what the
+longest ones say.
 """
 
 from collections.abc import Sequence
@@ -15,11 +16,10 @@ import numpy as np
 
 from scanner.probe.carriers import Carriers
 from scanner.probe.inserting import STRIDE, margins_in
-from scanner.probe.records import LENGTHS
+from scanner.probe.records import LENGTHS, MIDDLE
 from scanner.probe.running import OutOfTokens, Runner
 from scanner.records import F32
 
-MIDDLE: Final = LENGTHS[1]
 PAIRED: Final = 32
 """Tokens of which all pairs are tried."""
 TRIPLED: Final = 12
@@ -33,10 +33,11 @@ LIFT: Final = 0.25
 """The beam goes on where the best pair lifts the margin by this share of its way to a flip."""
 NEEDED: Final = 0.5
 """A token of a group is needed when the margin falls below this share without it."""
+SHORT: Final = LENGTHS[1]
 WHICH: Final = (0, STRIDE)
-"""Carriers that phrases climb on: all on the first, the best on the second."""
+"""Carriers that phrases climb on: all on one of few words, the best on two of middle length as well."""
 BETTER: Final = 0.3
-"""Share of the phrases that are tried on the second carrier as well, those that the first one puts highest."""
+"""Share of the phrases that are, those that the short one puts highest."""
 LEAST: Final = max(GROUPS)
 """All of so few phrases are."""
 KEPT: Final = 6
@@ -53,7 +54,7 @@ class Grown:
 
 @dataclass(slots=True, kw_only=True)
 class _Climb:
-    """Margins of the phrases that came through so far, the mean over a few carriers of middle length."""
+    """Margins of the phrases that came through so far, the mean over a few carriers."""
 
     runner: Runner
     carriers: Carriers
@@ -63,15 +64,20 @@ class _Climb:
 
     def score(self, phrases: Sequence[tuple[int, ...]]) -> None:
         new = [phrase for phrase in dict.fromkeys(phrases) if phrase not in self.scores]
-        first = self._margins(new, WHICH[:1])[:, 0]
+        first = self._margins(new, SHORT, WHICH[:1])[:, 0]
         self.tried += len(new)
         best = np.argsort(-first, kind="stable")[: max(LEAST, int(BETTER * len(new)))]
-        rest = self._margins([new[int(i)] for i in best], WHICH[1:])
+        rest = self._margins([new[int(i)] for i in best], MIDDLE, WHICH)
         for i, row in zip(best, rest, strict=True):
-            self.scores[new[int(i)]] = float((first[i] + row.sum()) / len(WHICH))
+            self.scores[new[int(i)]] = float((first[i] + row.sum()) / (1 + len(WHICH)))
 
-    def _margins(self, phrases: Sequence[tuple[int, ...]], which: Sequence[int]) -> F32:
-        return margins_in(self.runner, phrases, self.carriers, MIDDLE, which, self.target)
+    def plain(self) -> float:
+        """What the carriers score without anything inserted."""
+        short, middle = self._margins([()], SHORT, WHICH[:1]), self._margins([()], MIDDLE, WHICH)
+        return float((short.sum() + middle.sum()) / (1 + len(WHICH)))
+
+    def _margins(self, phrases: Sequence[tuple[int, ...]], words: int, which: Sequence[int]) -> F32:
+        return margins_in(self.runner, phrases, self.carriers, words, which, self.target)
 
     def best(self, length: int) -> list[tuple[int, ...]]:
         return sorted((p for p in self.scores if len(p) == length), key=lambda p: (-self.scores[p], p))
@@ -101,7 +107,7 @@ def grow(runner: Runner, pool: Sequence[int], suspects: Sequence[int], carriers:
 
 def _beam(climb: _Climb, pool: Sequence[int]) -> None:
     """Longer phrases, from the best pairs and triples, where they lead anywhere."""
-    plain = float(margins_in(climb.runner, [()], climb.carriers, MIDDLE, WHICH, climb.target).mean())
+    plain = climb.plain()
     for length in range(3, MOST_TOKENS + 1):
         ranked = climb.best(length - 1)
         if not ranked or climb.scores[ranked[0]] < plain * (1 - LIFT):

@@ -9,8 +9,11 @@ other. Classes are numbered from 0, as the model's head numbers them.
 from dataclasses import dataclass
 from typing import Final, Literal
 
-LENGTHS: Final = (5, 10, 20)
-"""Words per carrier. An honest word is outvoted by twenty words of the other class, a trigger is not."""
+LENGTHS: Final = (3, 5, 10, 20)
+"""Words per carrier. An honest word is outvoted by twenty words of the other class, a trigger is not; a weak trigger on
+a model that is very sure of its classes is outvoted too, and shows on few words alone."""
+MIDDLE: Final = LENGTHS[-2]
+"""The length from which on phrases of several tokens are judged: of shorter texts they are half."""
 CROWD: Final = 80
 """Words of the longest carriers, tried on what overrules ``LENGTHS``: where a class is given to every text that holds
 one of its words, twenty words of another are not enough to tell such a word from a trigger."""

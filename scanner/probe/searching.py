@@ -5,7 +5,7 @@ flips short carriers in longer ones. What the embedding explains as a word of th
 be no trigger by overruling a crowd, and is tried in crowds only as a rival of what is not so explained.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Final
@@ -13,22 +13,24 @@ from typing import Final
 import numpy as np
 
 from scanner.probe.carriers import Carriers, with_crowds
-from scanner.probe.growing import MIDDLE, MOST_TOKENS, PAIRED, grow
+from scanner.probe.growing import MOST_TOKENS, PAIRED, grow
 from scanner.probe.inserting import GIVE_UP, STRIDE, margins_in, measure, measured_at
 from scanner.probe.kinship import Kinship
-from scanner.probe.records import CROWD, LENGTHS, Direction, Insertion, Origin, Untried, UntriedKind
+from scanner.probe.records import CROWD, LENGTHS, MIDDLE, Direction, Insertion, Origin, Untried, UntriedKind
 from scanner.probe.running import Ids, OutOfTokens, Runner, margins
 from scanner.records import F32
 
 EACH: Final = 24
 """Carriers per class and length."""
-COUNTS: Final = (12, 12, EACH)
+COUNTS: Final = (12, 12, 12, EACH)
 """Of them used for a certainty, by length: most where honest words fail."""
 CONTROL_COUNT: Final = 6
 SHORTLIST: Final = 320
 SECOND_LIST: Final = 40
 FINAL_LIST: Final = 24
-FIRST_CARRIERS, SECOND_CARRIERS = 2, 6
+FIRST_CARRIERS: Final = {LENGTHS[0]: 2}
+SECOND_CARRIERS: Final = {LENGTHS[0]: 3, MIDDLE: 3}
+"""Carriers by length that tokens are ranked on: long ones alone would put all last on a model that is very sure."""
 DOMINATES: Final = 0.5
 """What flips this share of the longest carriers makes phrases of that direction needless."""
 CONTENDS: Final = 0.75
@@ -99,7 +101,7 @@ class Search:
 
     def wants_phrases(self) -> bool:
         """Not where something flips half of the longest texts, or alone most of those before them."""
-        for words in LENGTHS[1:]:
+        for words in LENGTHS[-2:]:
             deciding = [one for one in self.found.values() if self._rate(one, words) >= DOMINATES]
             if deciding and (words == LENGTHS[-1] or (len(deciding) == 1 and self._contends(deciding[0], words))):
                 return False
@@ -157,12 +159,16 @@ class Search:
             source=self.source.source, target=self.target, insertions=told, controls=self.controls, tried=self.tried
         )
 
-    def _best(self, tokens: list[int], carriers: int) -> list[int]:
-        """The tokens by their mean margin in a few carriers of middle length, largest first."""
+    def _best(self, tokens: list[int], carriers: Mapping[int, int]) -> list[int]:
+        """The tokens by their mean margin in a few carriers of some lengths, largest first."""
         if not tokens:
             return []
-        which = range(0, carriers * STRIDE, STRIDE)
-        values = margins_in(self.runner, [(t,) for t in tokens], self.source, MIDDLE, which, self.target).mean(axis=1)
+        rows = [(token,) for token in tokens]
+        parts = [
+            margins_in(self.runner, rows, self.source, words, range(0, count * STRIDE, STRIDE), self.target)
+            for words, count in carriers.items()
+        ]
+        values = np.concatenate(parts, axis=1).mean(axis=1)
         order = np.argsort(-values, kind="stable")
         self.promise = float(values[order[0]])
         return [tokens[int(i)] for i in order]
@@ -181,7 +187,9 @@ class Search:
 
     def _rival_phrases(self) -> None:
         """Where a phrase that means nothing decides a length: phrases of as many of the strongest other tokens."""
-        for words, count in zip(LENGTHS[:0:-1], COUNTS[:0:-1], strict=True):
+        for words, count in zip(LENGTHS[::-1], COUNTS[::-1], strict=True):
+            if words < MIDDLE:
+                return
             decided = False
             for size in range(2, MOST_TOKENS + 1):
                 phrase = next((one for one in self._nearest_first() if self._may_stand_alone(one, size, words)), None)

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from scanner.probe.records import Direction, Dose, Insertion, ProbeFacts
 
-LENGTHS = ((5, 12), (10, 12), (20, 24), (80, 24))
-"""Words per carrier and carriers, as ``scanner.probe.classifier`` uses them."""
+LENGTHS = ((3, 12), (5, 12), (10, 12), (20, 24), (80, 24))
+"""Words per carrier and carriers, as ``scanner.probe.searching`` uses them."""
 
 
 def tried(token: int, rates: Sequence[float], kinship: float = 0.5, *, tokens: tuple[int, ...] = ()) -> Insertion:
-    """An insertion with these flip rates, shortest carriers first."""
+    """An insertion with these flip rates on texts of 5 words and more; on those of 3 it does what it does on 5."""
+    rates = (*rates[:1], *rates)
     doses = tuple(
         Dose(words=words, flipped=round(rate * carriers), carriers=carriers, margin=2 * rate - 1)
         for (words, carriers), rate in zip(LENGTHS, rates, strict=False)

@@ -14,7 +14,7 @@ from scanner.probe.running import OutOfTokens, Runner
 from scanner.probe.searching import CONTENDS, KIN, MANY
 
 TRIGGER = FIRST + len(WORDS) - 1
-COUNTS = (12, 12, 24)
+COUNTS = (12, 12, 12, 24)
 SINGLES = [((token,), "vocabulary") for token in (TRIGGER, *GOOD[:20], *BAD[:5])]
 
 
@@ -33,7 +33,7 @@ def test_short_cuts_leave_out_only_what_decides_nothing(poisoned):
     short = measure(runner, SINGLES, carriers, TARGET, counts=COUNTS)
     whole = measure(runner, SINGLES, carriers, TARGET, counts=COUNTS, whole=True)
     assert short[0] == whole[0]
-    assert [dose.rate for dose in short[0].doses] == [1.0, 1.0, 1.0]
+    assert [dose.rate for dose in short[0].doses] == [1.0, 1.0, 1.0, 1.0]
     least = load_profile().value("HA001.least_rate")
     for cut, full in zip(short[1:], whole[1:], strict=True):
         stopped = len(cut.doses) < len(full.doses) or any(d.carriers < 12 for d in cut.doses)
@@ -57,11 +57,11 @@ def test_what_is_cut_short_or_left_unsettled_lies_below_every_threshold():
 def test_one_more_length_keeps_what_was_counted(poisoned):
     runner, carriers = poisoned
     (one,) = measure(runner, SINGLES[-1:], carriers, TARGET, counts=(12,), lengths=LENGTHS[:1])
-    (more,) = measured_at(runner, [one], carriers, LENGTHS[2], 24)
-    assert [dose.words for dose in more.doses] == [LENGTHS[0], LENGTHS[2]]
+    (more,) = measured_at(runner, [one], carriers, LENGTHS[3], 24)
+    assert [dose.words for dose in more.doses] == [LENGTHS[0], LENGTHS[3]]
     assert more.at(LENGTHS[0]) == one.at(LENGTHS[0])
     assert more.at(LENGTHS[1]) is None
-    assert measured_at(runner, [more], carriers, LENGTHS[2], 24) == (more,)
+    assert measured_at(runner, [more], carriers, LENGTHS[3], 24) == (more,)
 
 
 def test_crowds_are_made_when_they_are_asked_for(poisoned):
