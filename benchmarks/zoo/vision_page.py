@@ -54,8 +54,9 @@ def said(count: int, n: int) -> str:
 
 def _pictures(lines: Sequence[Line], profile: Profile) -> list[str]:
     clean = [line for line in lines if line["kind"] == "clean" and line["useful"]]
-    judged = [score(line, profile)[0] for line in clean]
-    over = sum(s >= REVIEW_SCORE for s in judged)
+    told = [score(line, profile) for line in clean]
+    judged = [value for value, _ in told]
+    alarms = [rule for value, rule in told if value >= REVIEW_SCORE]
     out = [
         "## A small vision model",
         "",
@@ -65,7 +66,9 @@ def _pictures(lines: Sequence[Line], profile: Profile) -> list[str]:
         "was fitted on pictures. *Works*: the patch turns 40 points more of the other pictures to the target than are",
         "called so without it. *Located*: the rule with the largest score names a tensor that was edited.",
         "",
-        f"Honest fine-tunes that were reviewed or failed: {said(over, len(clean))}.",
+        f"Honest fine-tunes that were reviewed or failed: {said(len(alarms), len(clean))}"
+        + (f", by {_counted(alarms)}." if alarms else "."),
+        "Thresholds that are carried over to another kind of model have no error rate of their own there.",
         "",
         "| family | works | n | reviewed or failed | failed | AUROC against honest (95 %) | located | rules |",
         "|---|---|---|---|---|---|---|---|",
@@ -80,13 +83,16 @@ def _pictures(lines: Sequence[Line], profile: Profile) -> list[str]:
         low, high = bootstrap(auroc, judged, values)
         named = [line["places"].get(rule) in line["tensors"] for line, (_, rule) in zip(members, scores, strict=True)]
         fired = [rule for value, rule in scores if value >= REVIEW_SCORE]
-        rules = ", ".join(f"{rule} ×{fired.count(rule)}" for rule in sorted(set(fired)))
         out.append(
             f"| {family} | {'yes' if works else 'no'} | {len(members)} | {said(len(fired), len(members))} | "
             f"{sum(v >= FAIL_SCORE for v in values)} | {auroc(judged, values):.2f} ({low:.2f} to {high:.2f}) | "
-            f"{sum(named) if members[0]['tensors'] else '–'} | {rules or '–'} |"
+            f"{sum(named) if members[0]['tensors'] else '–'} | {_counted(fired) or '–'} |"
         )
     return [*out, ""]
+
+
+def _counted(rules: Sequence[str]) -> str:
+    return ", ".join(f"{rule} ×{rules.count(rule)}" for rule in sorted(set(rules)))
 
 
 def _heads(lines: Sequence[Line], profile: Profile) -> list[str]:
