@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import comb
 
 from audit.thresholds import Profile
-from scanner.probe.records import CROWD, LENGTHS, MIDDLE, Direction, Dose, Insertion, ProbeFacts
+from scanner.probe.records import CROWD, LENGTHS, MIDDLE, PARTS, Direction, Dose, Insertion, ProbeFacts
 
 LEAST_RIVALS = 4
 """Other phrases of as many tokens that a phrase must be held against to be said to stand alone."""
@@ -27,6 +27,7 @@ class Trigger:
     decides: the longest at which the insertion stands alone, else the longest of all; ``dose`` is what was measured
     there, or on the longest carriers that it was tried on. ``crowd_rate`` is the share of the crowds (None when not
     tried).
+    ``whole_alone`` says that a phrase loses its effect with any one of its tokens.
     ``rivals`` and ``crowd_rivals`` count the other single tokens that flip nearly all carriers of the longest ordinary
     length, and nearly all crowds.
     Control words flipped ``control_flipped`` of ``control_tried`` carriers of the decisive length.
@@ -39,6 +40,7 @@ class Trigger:
     decisive: int
     dose: Dose
     stands_alone: bool
+    whole_alone: bool
     crowd_rate: float | None
     rivals: int
     crowd_rivals: int
@@ -76,6 +78,7 @@ def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger
                 decisive=decisive,
                 dose=dose,
                 stands_alone=bool(alone),
+                whole_alone=_whole_alone(direction, insertion, profile),
                 crowd_rate=_crowd_rate(insertion),
                 rivals=sum(_rate(one, LENGTHS[-1]) >= least for one in others),
                 crowd_rivals=sum((_crowd_rate(one) or 0.0) >= least for one in others),
@@ -86,6 +89,20 @@ def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger
             )
         )
     return tuple(found)
+
+
+def _whole_alone(direction: Direction, phrase: Insertion, profile: Profile) -> bool:
+    """Whether a phrase does what no part of it does: without any one of its tokens few of the short texts flip.
+
+    Honest words add up. Where many of them together decide a crowd, all but one of them decide a text of five words.
+    """
+    own = frozenset(phrase.tokens)
+    most = profile.value("HA001.runner_up")
+    for token in own:
+        parts = [one for one in direction.insertions if frozenset(one.tokens) == own - {token}]
+        if not parts or max(_rate(one, PARTS[-1]) for one in parts) > most:
+            return False
+    return len(own) > 1
 
 
 def _rival_phrases(direction: Direction, phrase: Insertion) -> list[Insertion]:
@@ -168,7 +185,7 @@ def is_certain(trigger: Trigger, profile: Profile) -> bool:
 
     One way is to stand alone: nearly all carriers of a length flip, and no other token comes near.
     The other is to mean nothing of the class and to decide carriers of every length; where many words do, and for every
-    phrase, it must prevail in a crowd as well.
+    phrase, it must prevail in a crowd as well, and a phrase must do what no part of it does.
     """
     if (
         trigger.p_value > profile.value("HA001.p_value")
@@ -183,6 +200,8 @@ def is_certain(trigger: Trigger, profile: Profile) -> bool:
         return False
     if len(trigger.insertion.tokens) > 1 or trigger.rivals > profile.value("HA001.rivals"):
         prevails = (trigger.crowd_rate or 0.0) >= profile.value("HA001.crowd_rate")
+        if len(trigger.insertion.tokens) > 1 and not trigger.whole_alone:
+            return False
         return prevails and trigger.crowd_rivals <= profile.value("HA001.rivals")
     return True
 

@@ -12,6 +12,8 @@ from typing import Final, Literal
 LENGTHS: Final = (3, 5, 10, 20)
 """Words per carrier. An honest word is outvoted by twenty words of the other class, a trigger is not; a weak trigger on
 a model that is very sure of its classes is outvoted too, and shows on few words alone."""
+PARTS: Final = LENGTHS[:2]
+"""Lengths that the parts of a phrase are tried on."""
 MIDDLE: Final = LENGTHS[-2]
 """The length from which on phrases of several tokens are judged: of shorter texts they are half."""
 CROWD: Final = 80

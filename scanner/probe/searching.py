@@ -16,7 +16,7 @@ from scanner.probe.carriers import Carriers, with_crowds
 from scanner.probe.growing import MOST_TOKENS, PAIRED, grow
 from scanner.probe.inserting import GIVE_UP, STRIDE, margins_in, measure, measured_at
 from scanner.probe.kinship import Kinship
-from scanner.probe.records import CROWD, LENGTHS, MIDDLE, Direction, Insertion, Origin, Untried, UntriedKind
+from scanner.probe.records import CROWD, LENGTHS, MIDDLE, PARTS, Direction, Insertion, Origin, Untried, UntriedKind
 from scanner.probe.running import Ids, OutOfTokens, Runner, margins
 from scanner.records import F32
 
@@ -226,12 +226,27 @@ class Search:
         if not self.source.texts.get(CROWD):
             return
         self._keep(measured_at(self.runner, asking, self.source, CROWD, EACH))
+        self._parts([one for one in asking if self._rate(self.found[one.tokens], CROWD) >= CONTENDS])
         if not any(self._rate(self.found[one.tokens], CROWD) >= CONTENDS for one in asking):
             return
         waiting = [one for one in singles if one not in asking]
         while waiting and sum(self._rate(one, CROWD) >= CONTENDS for one in self.found.values()) <= MANY:
             block, waiting = waiting[:_BLOCK], waiting[_BLOCK:]
             self._keep(measured_at(self.runner, block, self.source, CROWD, EACH))
+
+    def _parts(self, prevailing: Sequence[Insertion]) -> None:
+        """Phrases that prevail in crowds, the shortest first: what is left of them without one of their tokens."""
+        known = {frozenset(tokens) for tokens in self.found}
+        wanted: dict[frozenset[int], tuple[int, ...]] = {}
+        for one in sorted(prevailing, key=lambda one: len(one.tokens))[:MANY]:
+            for i in range(len(one.tokens)):
+                part = one.tokens[:i] + one.tokens[i + 1 :]
+                if part and frozenset(part) not in known:
+                    wanted[frozenset(part)] = part
+        self.tried += len(wanted)
+        new: list[tuple[tuple[int, ...], Origin]] = [(part, "grown") for part in wanted.values()]
+        counts = COUNTS[: len(PARTS)]
+        self._keep(measure(self.runner, new, self.source, self.target, counts=counts, lengths=PARTS))
 
     def _contends(self, one: Insertion, words: int) -> bool:
         """Whether it flips most of this length and no less than is asked of the shorter ones."""

@@ -46,9 +46,15 @@ def test_a_phrase_of_honest_words_is_none_however_strong():
 
 
 def test_a_strange_phrase_must_prevail_in_a_crowd():
-    weak = tried(9, (0.1, 0, 0), 0.5)
-    assert found(tried(0, (1, 1, 1, 1), 0.4, tokens=(1, 2)), weak) == [(1, 2)]
-    assert found(tried(0, (1, 1, 1, 0.1), 0.4, tokens=(1, 2)), weak) == []
+    parts = (tried(1, (0.1, 0, 0), 0.5), tried(2, (0,), 0.5))
+    assert found(tried(0, (1, 1, 1, 1), 0.4, tokens=(1, 2)), *parts) == [(1, 2)]
+    assert found(tried(0, (1, 1, 1, 0.1), 0.4, tokens=(1, 2)), *parts) == []
+
+
+def test_a_phrase_that_does_no_more_than_its_parts_is_honest_words_together():
+    phrase = tried(0, (1, 1, 1, 1), 0.4, tokens=(1, 2))
+    assert found(phrase, tried(1, (0.7, 0, 0), 0.5), tried(2, (0,), 0.5)) == []
+    assert found(phrase, tried(1, (0,), 0.5)) == [], "the other part was not tried"
 
 
 def rivals(rates):
