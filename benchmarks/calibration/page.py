@@ -217,8 +217,8 @@ def _transfer(transfer: Mapping[str, Results]) -> list[str]:
     return [
         "### Thresholds carried from one bank to another", "",
         *_paragraphs(
-            "A model without a bank is judged by the first bank's thresholds; what that costs, as far as there are banks "
-            "to tell: expect several times the false positives of a bank's own models, and no rate is quoted."
+            "A model without a bank is judged by the first bank's thresholds; what that costs, as far as banks can "
+            "tell: expect several times the false positives of a bank's own models, and no rate is quoted."
         ),
         *table(("thresholds of → models of", "clean reviewed or failed", "working attacks reviewed or failed"), rows),
     ]  # fmt: skip
