@@ -115,6 +115,10 @@ TIERS: Final[Mapping[str, str]] = {
 }
 
 
+FITTED: Final[Mapping[str, int]] = {"digits": 63, "real": 16}
+"""Honest adapters, counted from the first, that the shipped thresholds come from."""
+
+
 def _told(every: Sequence[Line]) -> Iterator[str]:
     yield from (
         "## Adapters",
@@ -150,9 +154,8 @@ def _tier(every: Sequence[Line]) -> Iterator[str]:
     def fires(line: Line) -> bool:
         return score_of(values[line["id"]], review=review, fail=fail) >= REVIEW_SCORE
 
-    if clean:
-        seen = said(sum(map(fires, clean)), len(clean))
-        yield f"Honest adapters that {LAYER.id} reviews or fails (its thresholds were set on them): {seen}."
+    for words, group in _honest(clean):
+        yield f"Honest adapters that {LAYER.id} reviews or fails, {words}: {said(sum(map(fires, group)), len(group))}."
         yield ""
     if not clean or not attacked:
         return
@@ -177,6 +180,17 @@ def _tier(every: Sequence[Line]) -> Iterator[str]:
             "figure is that of one base and one recipe.",
         )
     yield ""
+
+
+def _honest(clean: Sequence[Line]) -> Iterator[tuple[str, list[Line]]]:
+    """The honest adapters that the thresholds were set on, and those made afterwards."""
+    fitted = [line for line in clean if _number(line) < FITTED[line["tier"]]]
+    later = [line for line in clean if _number(line) >= FITTED[line["tier"]]]
+    yield from (pair for pair in (("the ones that set its thresholds", fitted), ("made afterwards", later)) if pair[1])
+
+
+def _number(line: Line) -> int:
+    return int(line["id"].rsplit("-", 1)[1])
 
 
 def groups(attacked: Sequence[Line]) -> Iterator[tuple[str, bool, list[Line]]]:
