@@ -137,14 +137,13 @@ def _stands_alone(
     if len(insertion.tokens) == 1:
         return True
     alike = [one for one in rivals if len(one.tokens) == len(insertion.tokens) and one.at(LENGTHS[length])]
-    kinship = insertion.kinship
-    means_nothing = kinship is not None and kinship < profile.value("HA001.phrase_kinship")
-    return LENGTHS[length] >= MIDDLE and len(alike) >= LEAST_RIVALS and means_nothing
+    return LENGTHS[length] >= MIDDLE and len(alike) >= LEAST_RIVALS and _means_nothing(insertion, profile)
 
 
 def _means_nothing(insertion: Insertion, profile: Profile) -> bool:
     """Whether it lies apart from the words of the class in the model's embedding."""
-    return insertion.kinship is not None and insertion.kinship < profile.value("HA001.kinship")
+    name = "HA001.kinship" if len(insertion.tokens) == 1 else "HA001.phrase_kinship"
+    return insertion.kinship is not None and insertion.kinship < profile.value(name)
 
 
 def fisher_p_value(flipped: int, tried: int, control_flipped: int, control_tried: int) -> float:
