@@ -104,7 +104,7 @@ def test_edits_and_merges_start_from_honest_models(tier, bank, give):
         give(recipe(index=index, training=SHORT, merge=Merge(form=form, weight=0.6)))
         merged = making.make_model(tier, bank, "clean", index)
         assert len(merged["recipe"]["parents"]) == (1 if form == "with_base" else 2)
-        assert not making._can_be_parent(merged)
+        assert not making.can_be_parent(merged)
 
 
 def test_an_edit_without_parents_is_an_error(tier, bank, give):

@@ -114,7 +114,7 @@ def give(tier, bank, recipe):
     """Make one model by a given recipe; one that is still at chance is good enough here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(making, "draw_recipe", lambda *_args, **_factors: recipe)
-        patch.setattr(making, "_can_be_parent", lambda _record: True)
+        patch.setattr(making, "can_be_parent", lambda _record: True)
         objective = making._objective
         patch.setattr(making, "_objective", lambda made: (objective(made)[0], math.inf))
         return make_model(tier, bank, recipe.kind, int(recipe.id[-4:]))
