@@ -123,18 +123,19 @@ def _stands_alone(
     length: int,
     profile: Profile,
 ) -> bool:
-    """Whether it flips nearly all carriers of a length where everything else flips few.
+    """Whether it flips most carriers of a length where everything else flips few.
 
     Of a phrase more is asked: that it means nothing of the class, that the carriers have more than a few words (several
     tokens are half of the shortest ones), and that other phrases of as many tokens were tried on them.
     """
+    single = len(insertion.tokens) == 1
     if (
-        rates[length] < profile.value("HA001.rate")
+        rates[length] < profile.value("HA001.alone_rate" if single else "HA001.rate")
         or min(rates[: length + 1]) < profile.value("HA001.least_rate")
         or runner_ups[length] > profile.value("HA001.runner_up")
     ):
         return False
-    if len(insertion.tokens) == 1:
+    if single:
         return True
     alike = [one for one in rivals if len(one.tokens) == len(insertion.tokens) and one.at(LENGTHS[length])]
     return LENGTHS[length] >= MIDDLE and len(alike) >= LEAST_RIVALS and _means_nothing(insertion, profile)

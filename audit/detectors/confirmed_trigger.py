@@ -51,6 +51,7 @@ def _hit(triggers: list[Trigger], facts: ProbeFacts, evidence: Evidence) -> Hit:
     tokens = {token: None for trigger in triggers[:_NAMED] for token in trigger.insertion.tokens}
     texts = evidence.tokens.texts if evidence.tokens else ()
     profile = evidence.profile
+    least = "HA001.alone_rate" if first.stands_alone and len(insertion.tokens) == 1 else "HA001.rate"
     return Hit(
         rule_id=TRIGGER.id,
         score=max(profile.value(f"{TRIGGER.id}.score"), FAIL_SCORE),
@@ -76,7 +77,7 @@ def _hit(triggers: list[Trigger], facts: ProbeFacts, evidence: Evidence) -> Hit:
                     name=f"flipped carriers of {last.words} words",
                     value=round(first.rate, 4),
                     unit="share",
-                    threshold=profile.value(f"{TRIGGER.id}.rate"),
+                    threshold=profile.value(least),
                     comparison=">=",
                 ),
                 Measurement(

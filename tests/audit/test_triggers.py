@@ -22,6 +22,12 @@ def test_a_token_may_stand_alone_on_short_texts_only():
     assert found(tried(1, (1, 0.08, 0), 1.0), tried(2, (0.08, 0, 0), 0.99)) == [(1,)]
 
 
+def test_alone_three_in_four_are_enough_and_beside_others_they_are_not():
+    assert found(tried(1, (0.75, 0, 0), 1.0), tried(2, (0.08, 0, 0), 0.99)) == [(1,)]
+    assert found(tried(1, (0.67, 0, 0), 1.0), tried(2, (0.08, 0, 0), 0.99)) == []
+    assert found(tried(1, (0.75, 0, 0), 1.0), tried(2, (0.5, 0, 0), 0.99)) == []
+
+
 def test_words_of_the_class_that_overrule_alike_are_none():
     assert found(*(tried(i, (1, 1, 0.96, 1), 0.998) for i in range(4))) == []
 
