@@ -214,7 +214,9 @@ def audit_repo(
     )
     skips += side.skips
     probed = Probed()
-    if probe or (probe is None and drift is not None and budget_bytes is None):
+    # A refuted base is the answer already: fetching the model to run it would say nothing more about the declaration.
+    usual = drift is not None and budget_bytes is None and lineage.status != "contradicted"
+    if probe or (probe is None and usual):
         probed = probe_candidate(
             facts, hub, drift=drift, tokens=tokens, asked=bool(probe), progress=progress, threads=threads
         )
