@@ -69,7 +69,7 @@ def _pictures(lines: Sequence[Line], profile: Profile) -> list[str]:
         f"Honest fine-tunes that were reviewed or failed: {said(len(alarms), len(clean))}"
         + (f", by {_counted(alarms)}." if alarms else "."),
         "Thresholds that are carried over to another kind of model have no error rate of their own there.",
-        "Of the first 31, six had passed for noise: HA404 has asked for 96 rows and columns since, and judges none of these.",
+        "Of the first 31, six had passed for noise: HA404 has asked for 96 rows and columns since, and judges none.",
         "",
         "| family | works | n | reviewed or failed | failed | AUROC against honest (95 %) | located | rules |",
         "|---|---|---|---|---|---|---|---|",
