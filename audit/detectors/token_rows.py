@@ -120,7 +120,9 @@ def _expected(reading: Reading) -> str:
 def _few_rows(table: TensorDrift, drift: RowDrift, evidence: Evidence) -> Hit | None:
     """A hit when at most ``HA202.rows`` rows moved and the rest of the table is still.
 
-    Still means bit-identical, or all moved alike, ``HA202.prominence`` times less than these rows.
+    Still means bit-identical, or all moved alike, ``HA202.prominence`` times less than these rows. Rows that moved by
+    less than ``HA202.least_change`` of their length do not count: of a slow training in a short format rounding leaves
+    a few, and what is so little makes no trigger.
     """
     profile = evidence.profile
     rows = table.spec.rows[1] - table.spec.rows[0]
@@ -129,8 +131,11 @@ def _few_rows(table: TensorDrift, drift: RowDrift, evidence: Evidence) -> Hit | 
     most *= table.spec.compared_rows / rows
     if drift.judged:
         return None
-    changed = np.flatnonzero(drift.touched & (drift.prominence >= profile.value(f"{FEW_ROWS.id}.prominence")))
-    if not 0 < len(changed) <= most:
+    enough = drift.drift >= profile.value(f"{FEW_ROWS.id}.least_change") * np.sqrt(table.row_base_sq)
+    prominent = drift.prominence >= profile.value(f"{FEW_ROWS.id}.prominence")
+    changed = np.flatnonzero(drift.touched & prominent & enough)
+    # Rows between the still ones and these are what training leaves that rounding half hides: then not a few changed.
+    if not 0 < len(changed) <= most or int(drift.touched.sum()) - len(changed) > most:
         return None
     identical = int((table.row_delta_sq == 0).sum()) == len(table.row_delta_sq) - len(changed)
     ids = tuple(table.spec.row_at(int(i)) for i in changed[np.argsort(-drift.drift[changed])])

@@ -110,6 +110,24 @@ def zipf_delta(*, touched: float = 0.4) -> np.ndarray:
     return delta
 
 
+@pytest.mark.parametrize(("share", "rules"), [(0.004, []), (0.04, ["HA202"])])
+def test_few_rows_that_hardly_moved_are_what_rounding_left(share: float, rules: list[str]) -> None:
+    delta = np.zeros((ROWS, COLS))
+    delta[100:105] = np.random.default_rng(2).normal(0, share * 0.05, (5, COLS))
+    assert [finding.rule_id for finding in findings(DETECTOR, made(delta))] == rules
+
+
+@pytest.mark.parametrize(("between", "rules"), [(59, []), (4, ["HA202"])])
+def test_a_training_that_rounding_half_hides_is_no_edit(between: int, rules: list[str]) -> None:
+    """Every row is off by rounding, some stand far above it; whether few changed is told by those between."""
+    rng = np.random.default_rng(3)
+    size = np.full(ROWS, 0.0016)
+    size[200 : 200 + between] *= np.geomspace(1.8, 7.0, between)
+    size[1000:1020] *= np.geomspace(9.0, 30.0, 20)
+    delta = rng.normal(0, 0.05, (ROWS, COLS)) * size[:, None]
+    assert [finding.rule_id for finding in findings(DETECTOR, made(delta))] == rules
+
+
 def test_frequency_is_taken_into_account() -> None:
     """A rare row that moves like a frequent one is no outlier in raw drift, and is one for its rank."""
     delta = zipf_delta()
