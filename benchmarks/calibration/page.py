@@ -22,8 +22,8 @@ _KNOWN = """
 What was known when: the rules were designed while the first 55 models of the real bank were known, before the toys.
 Two exact rules (HA303, HA304) and the fit of the tails were then changed after a look at the first 81 clean toy
 encoders, of which they had flagged too many; these models are development, not a test, for both. HA202 was changed
-last, after it had failed one honest toy encoder and two toy decoders that were rounded to 16 bits; their lines, and those of
-14 attacks that it had named, were then measured again (one of them is no longer named).
+last, after it had failed one honest toy encoder and two toy decoders that were rounded to 16 bits; their lines, and
+those of 14 attacks that it had named, were then measured again (one of them is no longer named).
 """
 _COMMANDS = """
 `python -m benchmarks.calibrate --reduced` makes up to 80 toys in at most eight minutes and runs everything below on
