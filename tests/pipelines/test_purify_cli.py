@@ -237,6 +237,8 @@ def test_ctrl_c_in_the_command_is_not_a_finding(victim: tuple[Path, Path], tmp_p
     out = tmp_path / "purified"
     code = (
         "import os, signal, sys\n"
+        # A shell that runs the tests in the background has them ignore the signal.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "struck = []\n"
         "def strike(event, args):\n"
         f"    if event == 'open' and not struck and str(args[0]).startswith({str(tmp_path / '.purified.work')!r}):\n"
