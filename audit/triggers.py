@@ -27,7 +27,8 @@ class Trigger:
     decides: the longest at which the insertion stands alone, else the longest of all; ``dose`` is what was measured
     there, or on the longest carriers that it was tried on. ``crowd_rate`` is the share of the crowds (None when not
     tried).
-    ``whole_alone`` says that a phrase loses its effect with any one of its tokens.
+    ``whole_alone`` says that a phrase loses its effect with any one of its tokens; ``part_works`` that it is known to
+    keep it without one of them.
     ``rivals`` and ``crowd_rivals`` count the other single tokens that flip nearly all carriers of the longest ordinary
     length, and nearly all crowds.
     Control words flipped ``control_flipped`` of ``control_tried`` carriers of the decisive length.
@@ -41,6 +42,7 @@ class Trigger:
     dose: Dose
     stands_alone: bool
     whole_alone: bool
+    part_works: bool
     crowd_rate: float | None
     rivals: int
     crowd_rivals: int
@@ -79,6 +81,7 @@ def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger
                 dose=dose,
                 stands_alone=bool(alone),
                 whole_alone=_whole_alone(direction, insertion, profile),
+                part_works=_part_works(direction, insertion, profile),
                 crowd_rate=_crowd_rate(insertion),
                 rivals=sum(_rate(one, LENGTHS[-1]) >= least for one in others),
                 crowd_rivals=sum((_crowd_rate(one) or 0.0) >= least for one in others),
@@ -103,6 +106,13 @@ def _whole_alone(direction: Direction, phrase: Insertion, profile: Profile) -> b
         if not parts or max(_rate(one, PARTS[-1]) for one in parts) > most:
             return False
     return len(own) > 1
+
+
+def _part_works(direction: Direction, phrase: Insertion, profile: Profile) -> bool:
+    """Whether all but one token of a phrase, where that was tried, flip many of the short texts."""
+    own, most = frozenset(phrase.tokens), profile.value("HA001.runner_up")
+    parts = [p for p in direction.insertions if len(p.tokens) == len(phrase.tokens) - 1 and own > frozenset(p.tokens)]
+    return any(_rate(part, PARTS[-1]) > most for part in parts)
 
 
 def _rival_phrases(direction: Direction, phrase: Insertion) -> list[Insertion]:
@@ -183,7 +193,8 @@ def confirmed(facts: ProbeFacts, profile: Profile) -> tuple[Trigger, ...]:
 def is_certain(trigger: Trigger, profile: Profile) -> bool:
     """Whether an insertion passes every threshold of rule HA001.
 
-    One way is to stand alone: nearly all carriers of a length flip, and no other token comes near.
+    One way is to stand alone: nearly all carriers of a length flip, and no other token comes near; of a phrase no part
+    is known that does the same to short texts: words that add up are no trigger, however odd they are together.
     The other is to mean nothing of the class and to decide carriers of every length; where many words do, and for every
     phrase, it must prevail in a crowd as well, and a phrase must do what no part of it does.
     """
@@ -192,7 +203,7 @@ def is_certain(trigger: Trigger, profile: Profile) -> bool:
         or trigger.control_flipped > profile.value("HA001.controls") * trigger.control_tried
     ):
         return False
-    if trigger.stands_alone:
+    if trigger.stands_alone and not trigger.part_works:
         return True
     if not _means_nothing(trigger.insertion, profile):
         return False

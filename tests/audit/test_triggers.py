@@ -74,6 +74,8 @@ def test_a_strange_phrase_may_stand_alone_where_phrases_of_the_strongest_words_d
     assert found(tried(0, (1, 0, 0), 0.4, tokens=(1, 2)), *rivals((0, 0, 0))) == [], "half of a text of five words"
     assert found(tried(0, (1, 1, 0), 0.92, tokens=(1, 2)), *rivals((0, 0, 0))) == [], "it means something"
     assert found(phrase) == [], "nothing to hold it against"
+    assert found(phrase, tried(1, (0.6, 0.6, 0), 0.4), *rivals((0.5, 0, 0))) == [], "one of its words does it"
+    assert found(phrase, tried(1, (0.2, 0, 0), 0.4), *rivals((0.5, 0, 0))) == [(1, 2)]
     assert found(phrase, tried(0, (1, 1, 0), 0.5, tokens=(2, 3)), *rivals((0, 0, 0)))[0] == (1, 2)
 
 
