@@ -28,7 +28,8 @@ class Trigger:
     there, or on the longest carriers that it was tried on. ``crowd_rate`` is the share of the crowds (None when not
     tried).
     ``whole_alone`` says that a phrase loses its effect with any one of its tokens; ``part_works`` that it is known to
-    keep it without one of them.
+    keep it without one of them. Honest words add up: where many of them together decide a crowd, all but one of them
+    decide a text of five words.
     ``rivals`` and ``crowd_rivals`` count the other single tokens that flip nearly all carriers of the longest ordinary
     length, and nearly all crowds.
     Control words flipped ``control_flipped`` of ``control_tried`` carriers of the decisive length.
@@ -59,7 +60,7 @@ class Trigger:
 
 def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger, ...]:
     """Hold every insertion of a direction against the others; ``tried`` counts all hypotheses of the probe."""
-    least = profile.value("HA001.rate")
+    least, most = profile.value("HA001.rate"), profile.value("HA001.runner_up")
     singles = [one for one in direction.insertions if len(one.tokens) == 1]
     found = []
     for insertion in direction.insertions:
@@ -72,6 +73,7 @@ def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger
         held = [dose for one in direction.controls if (dose := one.at(LENGTHS[decisive]))]
         flipped, carriers = sum(dose.flipped for dose in held), sum(dose.carriers for dose in held)
         dose = insertion.at(LENGTHS[decisive]) or insertion.doses[-1]
+        parts = _without_one(direction, insertion)
         found.append(
             Trigger(
                 insertion=insertion,
@@ -80,8 +82,8 @@ def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger
                 decisive=decisive,
                 dose=dose,
                 stands_alone=bool(alone),
-                whole_alone=_whole_alone(direction, insertion, profile),
-                part_works=_part_works(direction, insertion, profile),
+                whole_alone=len(parts) > 1 and all(part is not None and part <= most for part in parts),
+                part_works=any(part is not None and part > most for part in parts),
                 crowd_rate=_crowd_rate(insertion),
                 rivals=sum(_rate(one, LENGTHS[-1]) >= least for one in others),
                 crowd_rivals=sum((_crowd_rate(one) or 0.0) >= least for one in others),
@@ -94,25 +96,11 @@ def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger
     return tuple(found)
 
 
-def _whole_alone(direction: Direction, phrase: Insertion, profile: Profile) -> bool:
-    """Whether a phrase does what no part of it does: without any one of its tokens few of the short texts flip.
-
-    Honest words add up. Where many of them together decide a crowd, all but one of them decide a text of five words.
-    """
+def _without_one(direction: Direction, phrase: Insertion) -> list[float | None]:
+    """What a phrase does to the short texts without each one of its tokens; None where that was not tried."""
     own = frozenset(phrase.tokens)
-    most = profile.value("HA001.runner_up")
-    for token in own:
-        parts = [one for one in direction.insertions if frozenset(one.tokens) == own - {token}]
-        if not parts or max(_rate(one, PARTS[-1]) for one in parts) > most:
-            return False
-    return len(own) > 1
-
-
-def _part_works(direction: Direction, phrase: Insertion, profile: Profile) -> bool:
-    """Whether all but one token of a phrase, where that was tried, flip many of the short texts."""
-    own, most = frozenset(phrase.tokens), profile.value("HA001.runner_up")
-    parts = [p for p in direction.insertions if len(p.tokens) == len(phrase.tokens) - 1 and own > frozenset(p.tokens)]
-    return any(_rate(part, PARTS[-1]) > most for part in parts)
+    parts = [[one for one in direction.insertions if frozenset(one.tokens) == own - {token}] for token in own]
+    return [max((_rate(one, PARTS[-1]) for one in tried), default=None) for tried in parts]
 
 
 def _rival_phrases(direction: Direction, phrase: Insertion) -> list[Insertion]:
