@@ -17,9 +17,10 @@ from typing import Any
 from audit.thresholds import DEFAULT_PROFILE, load_profile
 from benchmarks.calibration.banks import BANKS, LEAST_CLEAN, TierBank, as_text, bank_entry, fill
 from benchmarks.calibration.fit import exact_rules, fit, judge
-from benchmarks.calibration.page import section, splice
+from benchmarks.calibration.page import section
 from benchmarks.calibration.protocol import FLAGGED, protocol
 from benchmarks.calibration.records import Observation, ledger_of
+from benchmarks.pages import splice
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "detection.json"

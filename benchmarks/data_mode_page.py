@@ -13,6 +13,7 @@ from audit.rates import upper_bound
 from audit.siblings import kind_of
 from audit.thresholds import load_profile
 from benchmarks.calibration.rates import auroc, bootstrap
+from benchmarks.pages import splice
 from scanner.curvature.records import INDICATORS
 
 PAGE: Final = Path("docs/benchmarks.md")
@@ -175,11 +176,5 @@ def _others(clean: Sequence[Observation], attacked: Sequence[Observation]) -> st
 
 def write_page(kept: Sequence[Observation], page: Path = PAGE) -> None:
     """Put the section into the page, in place of the one before; the words after it stay."""
-    text = page.read_text(encoding="utf-8")
-    made = f"{_BEGIN}\n{section(kept)}{_END}"
-    if _BEGIN in text:
-        before, rest = text.split(_BEGIN, 1)
-        text = before + made + rest.split(_END, 1)[1]
-    else:
-        text = f"{text.rstrip()}\n\n{made}\n"
-    page.write_text(text, encoding="utf-8")
+    made = f"{_BEGIN}\n{section(kept)}{_END}\n"
+    page.write_text(splice(page.read_text(encoding="utf-8"), made), encoding="utf-8")

@@ -1,6 +1,5 @@
 """The section of docs/benchmarks.md about detection, from what the protocol returned alone."""
 
-import re
 from collections.abc import Iterable, Mapping
 from textwrap import fill
 from typing import Any
@@ -41,14 +40,6 @@ def section(tiers: Mapping[str, Results], transfer: Mapping[str, Results], title
     for name, results in tiers.items():
         parts += [f"### {titles[name]}", "", *_clean(results), *_left_out(results), *_attacks(results)]
     return "\n".join([*parts, *_outside(tiers), *_transfer(transfer), END, ""])
-
-
-def splice(text: str, made: str) -> str:
-    """Replace the section in a page, or append it."""
-    pattern = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END) + r"\n?", re.DOTALL)
-    if pattern.search(text):
-        return pattern.sub(lambda _: made, text)
-    return f"{text.rstrip()}\n\n{made}" if text.strip() else f"# Benchmarks\n\n{made}"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:

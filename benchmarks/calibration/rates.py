@@ -50,3 +50,11 @@ def bootstrap(
     ]
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(low), float(high)
+
+
+def said(count: int, n: int) -> str:
+    """A share with its 95 % interval, as "3 of 40 (1.6 to 20.4 %)"; a dash without any."""
+    if n == 0:
+        return "–"
+    found = rate(count, n)
+    return f"{count} of {n} ({100 * found.low:.1f} to {100 * found.high:.1f} %)"

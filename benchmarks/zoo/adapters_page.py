@@ -6,7 +6,6 @@ first singular value, norm, share of the first direction, entropy and kurtosis o
 and attacked adapters of *other tasks* than the one that is judged.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -15,10 +14,10 @@ import numpy as np
 from audit.detectors.adapter_trend import LAYER, Lift, lifts
 from audit.readings import REVIEW_SCORE, score_of
 from audit.thresholds import load_profile
-from benchmarks.calibration.rates import auroc, bootstrap, power
+from benchmarks.calibration.rates import auroc, bootstrap, power, said
+from benchmarks.pages import splice
 from benchmarks.zoo.adapters import PAGE, lines
 from benchmarks.zoo.adapters_recipes import FAMILIES
-from pipelines.purify.intervals import rate
 from scanner.records import F64, PairSpec, Spectrum, TensorDrift, TensorMeta
 
 BEGIN, END = "<!-- adapters:begin -->", "<!-- adapters:end -->"
@@ -101,12 +100,6 @@ def _task(line: Line, clean: Sequence[Line]) -> str:
 def section(every: Sequence[Line]) -> str:
     """The section as Markdown, between its markers."""
     return "\n".join([BEGIN, *_told(every), END, ""])
-
-
-def splice(text: str, made: str) -> str:
-    """Replace the section in a page, or append it."""
-    pattern = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END) + r"\n?", re.DOTALL)
-    return pattern.sub(lambda _: made, text) if pattern.search(text) else f"{text.rstrip()}\n\n{made}"
 
 
 TIERS: Final[Mapping[str, str]] = {
@@ -231,12 +224,6 @@ def _row(
 def _names(line: Line, lift: Lift | None) -> bool:
     """Whether the layer that is named is one that holds a payload."""
     return lift is not None and any(f".{lift.layer}." in tensor for tensor in line["tensors"])
-
-
-def said(count: int, n: int) -> str:
-    """A share with its 95 % interval, as "3 of 40 (1.6 to 20.4 %)"."""
-    found = rate(count, n)
-    return f"{count} of {n} ({100 * found.low:.1f} to {100 * found.high:.1f} %)"
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 """The section of ``docs/benchmarks.md`` about pictures and heads: ``python -m benchmarks.zoo.vision_page``."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -9,9 +8,9 @@ import numpy as np
 from audit.readings import FAIL_SCORE, REVIEW_SCORE, score_of
 from audit.thresholds import Profile, load_profile
 from benchmarks.calibration.fit import tail_point
-from benchmarks.calibration.rates import auroc, bootstrap
+from benchmarks.calibration.rates import auroc, bootstrap, said
+from benchmarks.pages import splice
 from benchmarks.zoo import heads, vision
-from pipelines.purify.intervals import rate
 
 BEGIN, END = "<!-- vision:begin -->", "<!-- vision:end -->"
 PAGE: Final = vision.ROOT / "docs" / "benchmarks.md"
@@ -36,20 +35,6 @@ def section(pictures: Sequence[Line], continued: Sequence[Line]) -> str:
     """The section as Markdown, between its markers."""
     parts = [BEGIN, *_pictures(pictures, load_profile()), *_heads(continued, load_profile()), END, ""]
     return "\n".join(parts)
-
-
-def splice(text: str, made: str) -> str:
-    """Replace the section in a page, or append it."""
-    pattern = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END) + r"\n?", re.DOTALL)
-    return pattern.sub(lambda _: made, text) if pattern.search(text) else f"{text.rstrip()}\n\n{made}"
-
-
-def said(count: int, n: int) -> str:
-    """A share with its 95 % interval, as "3 of 40 (1.6 to 20.4 %)"."""
-    if n == 0:
-        return "–"
-    found = rate(count, n)
-    return f"{count} of {n} ({100 * found.low:.1f} to {100 * found.high:.1f} %)"
 
 
 def _pictures(lines: Sequence[Line], profile: Profile) -> list[str]:

@@ -10,11 +10,12 @@ from observations import attacks, bank, observation
 
 from benchmarks.calibrate import transfer
 from benchmarks.calibration.fit import fit, judge
-from benchmarks.calibration.page import BEGIN, END, section, splice
+from benchmarks.calibration.page import BEGIN, END, section
 from benchmarks.calibration.protocol import protocol
 from benchmarks.calibration.rates import auroc, bootstrap, cutoff, power
 from benchmarks.calibration.records import Ledger
 from benchmarks.calibration.splits import folds, judge_apart, origins, recipe_of
+from benchmarks.pages import splice
 
 EXACT = {"HA303": 0.9}
 

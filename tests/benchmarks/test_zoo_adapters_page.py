@@ -5,7 +5,8 @@ import pytest
 
 from audit.detectors.adapter_trend import LAYER
 from audit.thresholds import load_profile
-from benchmarks.zoo.adapters_page import BEGIN, END, groups, section, signature, splice, supervised, worst
+from benchmarks.pages import splice
+from benchmarks.zoo.adapters_page import BEGIN, END, groups, section, signature, supervised, worst
 
 LAYERS = 6
 

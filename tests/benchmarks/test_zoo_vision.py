@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from audit.thresholds import load_profile
+from benchmarks.pages import splice
 from benchmarks.purifying.pictures import CLASSES, SIDE, TARGET, digits, fresh, patched
 from benchmarks.zoo import heads, vision
 from benchmarks.zoo.vision import FAMILIES, draw_vision, observed, pixels_of, rates
 from benchmarks.zoo.vision_edits import EDITS, saved_name
-from benchmarks.zoo.vision_page import BEGIN, END, score, section, splice
+from benchmarks.zoo.vision_page import BEGIN, END, score, section
 
 pytestmark = pytest.mark.slow
 
