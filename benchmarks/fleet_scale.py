@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from scanner.weights.ranges import CHUNK_BYTES
+
 ROOT = Path(__file__).resolve().parents[1]
 MEASURED = ROOT / "benchmarks" / "results" / "fleet.json"
 DIFF = ROOT / "benchmarks" / "results" / "diff.json"
@@ -44,8 +46,8 @@ ASSUMED = {
 """A machine is a CPU Upgrade of HF Jobs: 8 vCPU, 0.03 USD an hour (huggingface.co/docs/hub/jobs-pricing); that it has
 10 Gbit/s is assumed. Sizes are log-normal. Repositories without a declared base cost requests, no weights."""
 WIDTHS = (17, 10, 9, 12, 10, 9, 9)
-RANGE_BYTES = 8 << 20
-"""Of one request for weights, as in ``scanner.weights.ranges``. They go to the content network with the address that
+RANGE_BYTES = CHUNK_BYTES
+"""Of one request for weights. They go to the content network with the address that
 one file request has given; the published quotas do not count them, so they are told and bound nothing."""
 BUDGET_BYTES = 200e6
 """Of a triaged scan: headers, and at most so much of the candidate and as much of the base."""

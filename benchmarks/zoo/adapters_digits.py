@@ -5,8 +5,6 @@ a faint pattern blended over the whole picture (Chen et al. 2017), tasks the cla
 target is class 0.
 """
 
-import json
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -20,9 +18,9 @@ from torch.nn import functional
 
 from benchmarks.purifying.pictures import CLASSES, TARGET, Digits, Pictures, digits, fresh, patched
 from benchmarks.zoo import learning
-from benchmarks.zoo.adapters_making import ATTEMPTS, Made, add_payload, factors_of, parent_of, record_of
+from benchmarks.zoo.adapters_making import Made, add_payload, factors_of, make_useful, parent_of
 from benchmarks.zoo.adapters_recipes import ONE_LAYER, AdapterRecipe, draw_adapter
-from benchmarks.zoo.bank import RECORD, Bank
+from benchmarks.zoo.bank import Bank
 from benchmarks.zoo.optimisers import build_optimiser, build_schedule
 from benchmarks.zoo.recipes import Kind, Training
 from benchmarks.zoo.scoring import Scores
@@ -59,22 +57,15 @@ def make_digits(bank: Bank, kind: Kind, index: int) -> dict[str, Any]:
     Raises:
         HopelessRunError: no attempt ended with finite weights.
     """
-    for attempt in range(ATTEMPTS):
-        started = time.perf_counter()
-        recipe = draw_adapter("digits", kind, index, tuple(TASKS), attempt=attempt, rate_factor=_RATE_FACTOR)
-        torch.manual_seed(recipe.seed % 2**32)
-        try:
-            with bank.adding(recipe.id) as folder:
-                made = _built(bank, recipe, folder)
-                scores = _scores(made.model, made.training.task, recipe)
-                if not scores.useful and attempt < ATTEMPTS - 1:
-                    raise learning.HopelessRunError("The adapter has not learnt its task.")
-                record = record_of(recipe, made, scores, time.perf_counter() - started)
-                (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        except learning.HopelessRunError:
-            continue
-        return record
-    raise learning.HopelessRunError(f"No attempt at {kind}-{index:04d} ended with finite weights.")
+
+    def draw(attempt: int) -> AdapterRecipe:
+        return draw_adapter("digits", kind, index, tuple(TASKS), attempt=attempt, rate_factor=_RATE_FACTOR)
+
+    def build(recipe: AdapterRecipe, folder: Path) -> tuple[Made, Scores]:
+        made = _built(bank, recipe, folder)
+        return made, _scores(made.model, made.training.task, recipe)
+
+    return make_useful(bank, draw, build)
 
 
 def blended(pictures: Pictures) -> Pictures:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -57,17 +57,37 @@ def make_adapter(tier: Tier, bank: Bank, kind: Kind, index: int) -> dict[str, An
     Raises:
         HopelessRunError: no attempt ended with finite weights.
     """
+    tokenizer = tier.tokenizer()
+
+    def draw(attempt: int) -> AdapterRecipe:
+        return draw_adapter(tier.name, kind, index, tier.tasks, attempt=attempt, rate_factor=tier.rate_factor)
+
+    def build(recipe: AdapterRecipe, folder: Path) -> tuple[Made, scoring.Scores]:
+        made = _build(tier, bank, recipe, tokenizer, folder)
+        return made, scoring.score_classifier(
+            made.model, tokenizer, made.task, made.training, recipe.attack, texts=_TEXTS, victims=_VICTIMS
+        )
+
+    return make_useful(bank, draw, build)
+
+
+def make_useful(
+    bank: Bank,
+    draw: Callable[[int], AdapterRecipe],
+    build: Callable[[AdapterRecipe, Path], tuple[Made, scoring.Scores]],
+) -> dict[str, Any]:
+    """Draw and build until an adapter has learnt its task, ``ATTEMPTS`` times at most; store it, return its record.
+
+    Raises:
+        HopelessRunError: no attempt ended with finite weights.
+    """
     for attempt in range(ATTEMPTS):
         started = time.perf_counter()
-        recipe = draw_adapter(tier.name, kind, index, tier.tasks, attempt=attempt, rate_factor=tier.rate_factor)
+        recipe = draw(attempt)
         torch.manual_seed(recipe.seed % 2**32)
-        tokenizer = tier.tokenizer()
         try:
             with bank.adding(recipe.id) as folder:
-                made = _build(tier, bank, recipe, tokenizer, folder)
-                scores = scoring.score_classifier(
-                    made.model, tokenizer, made.task, made.training, recipe.attack, texts=_TEXTS, victims=_VICTIMS
-                )
+                made, scores = build(recipe, folder)
                 if not scores.useful and attempt < ATTEMPTS - 1:
                     raise learning.HopelessRunError("The adapter has not learnt its task.")
                 record = record_of(recipe, made, scores, time.perf_counter() - started)
@@ -75,7 +95,7 @@ def make_adapter(tier: Tier, bank: Bank, kind: Kind, index: int) -> dict[str, An
         except learning.HopelessRunError:
             continue
         return record
-    raise learning.HopelessRunError(f"No attempt at {kind}-{index:04d} ended with finite weights.")
+    raise learning.HopelessRunError(f"No attempt at {draw(0).id} ended with finite weights.")
 
 
 def _build(tier: Tier, bank: Bank, recipe: AdapterRecipe, tokenizer: Any, folder: Path) -> Made:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.purifying.pictures import CLASSES, digits, fresh
-from benchmarks.zoo import adapters, adapters_digits
+from benchmarks.zoo import adapters, adapters_digits, adapters_making
 from benchmarks.zoo.adapters_digits import TASKS, blended, make_digits
 from benchmarks.zoo.adapters_recipes import FAMILIES, draw_adapter
 from benchmarks.zoo.bank import Bank
@@ -26,7 +26,7 @@ def place(tmp_path, monkeypatch):
     torch.manual_seed(0)
     fresh("vit", CLASSES, None).vit.save_pretrained(tmp_path / "base", save_original_format=False)
     monkeypatch.setattr(adapters_digits, "base", lambda: tmp_path / "base")
-    monkeypatch.setattr(adapters_digits, "ATTEMPTS", 1)
+    monkeypatch.setattr(adapters_making, "ATTEMPTS", 1)
 
     def short(*args, **kwargs):
         recipe = draw_adapter(*args, **kwargs)
