@@ -86,7 +86,9 @@ def _oddities(changed: Sequence[TensorDrift], compared: Sequence[TensorDrift], *
     """Kinds of matrices that changed elsewhere than in the layers that explain most of what changed.
 
     A member counts as out of place only when it moved ``ratio`` times as far as any member that stayed, and as any
-    other matrix that stayed in its layer: evenly trained matrices at the edge of rounding pass for still ones.
+    other matrix that stayed in its layer: evenly trained matrices at the edge of rounding pass for still ones. Where
+    members are missing, their layers must have been trained as clearly: what moved there, ``ratio`` times as far as
+    they.
     """
     names = {t.spec.name for t in changed}
     groups = kinds(t for t in compared if len(t.spec.shape) >= _MATRIX_AXES)
@@ -100,8 +102,14 @@ def _oddities(changed: Sequence[TensorDrift], compared: Sequence[TensorDrift], *
         odd = tuple(t for t in members if t.spec.name in names and (not extra or t.spec.layer in extra))
         beside = (t for other in groups.values() for t in other if t.spec.layer in extra)
         still = max((t.relative_l2 for t in (*members, *beside) if t.spec.name not in names), default=0.0)
-        if min(t.relative_l2 for t in odd) >= ratio * still:
+        missing = () if extra else _moved_in(expected - where[kind], changed)
+        if min(t.relative_l2 for t in (*odd, *missing)) >= ratio * still:
             yield Oddity(kind=kind, tensors=odd, changed=where[kind], trained=trained, still=still)
+
+
+def _moved_in(layers: Layers, changed: Sequence[TensorDrift]) -> tuple[TensorDrift, ...]:
+    """The matrices of these layers that changed."""
+    return tuple(t for t in changed if len(t.spec.shape) >= _MATRIX_AXES and t.spec.layer in layers)
 
 
 def _trained(where: Mapping[str, Layers]) -> Layers:

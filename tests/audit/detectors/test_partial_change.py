@@ -173,6 +173,23 @@ def test_matrices_that_passed_for_still_beside_others_that_moved_as_little_are_n
     assert findings(DETECTOR, evidence(change=change)) == []
 
 
+def test_a_merge_of_the_last_layer_s_training_with_a_slight_one_of_all_is_innocent() -> None:
+    """Below the last layer some matrices moved as evenly as weight decay, beside others that moved as little."""
+
+    def change(base: Arrays, candidate: Arrays) -> None:
+        rng = np.random.default_rng(2)
+        for layer in range(6):
+            for part in ("attention.self.query", "attention.output.dense", "intermediate.dense", "output.dense"):
+                name = f"encoder.layer.{layer}.{part}.weight"
+                base[name] = rng.normal(0, 0.05, (160, 384)).astype(np.float32)
+                size = 5e-3 if layer == 5 else 5e-5
+                noise = (size * rng.normal(size=(160, 384)) * np.exp(rng.normal(0, 0.3, (160, 1)))).astype(np.float32)
+                even = layer < 5 and part == "attention.output.dense"
+                candidate[name] = base[name] * np.float32(0.998) if even else base[name] + noise
+
+    assert findings(DETECTOR, evidence(change=change)) == []
+
+
 def test_tensors_at_the_edge_of_what_moved_are_no_oddity() -> None:
     """Members that hardly moved may be taken for still ones, and the reverse."""
 
