@@ -1,11 +1,12 @@
 """Purification: every method on the same victims, with the same clean samples and the same thresholds.
 
 ``python -m benchmarks.purification --reduced`` measures SST-2, seed 0, four families, with 64 clean samples and with
-none, on victims that it trains first where they are missing (``benchmarks.purifying.victims``); ``--zoo`` does the same
-on the working backdoors of the zoo (``benchmarks.zoo``), which need no training here. Without ``--reduced`` it
-covers three tasks, three seeds, every family and four sizes of the clean set: on one core about 40 s a cell and 3
-minutes a victim, some 50 hours in all. A cell is one line of JSON below ``benchmarks/results/purification/``; those
-that are there are not run again. ``--page`` prints the table of what is there.
+none, on victims that it trains first where they are missing (``benchmarks.purifying.victims``). Without ``--reduced``
+it covers three tasks, three seeds, every family and four sizes of the clean set; ``--tasks``, ``--families``,
+``--seeds``, ``--methods`` and ``--sizes`` choose a part of it, and ``--zoo`` takes the working backdoors of the zoo
+(``benchmarks.zoo``) instead, which need no training here. A cell is one line of JSON in ``own.jsonl`` or ``zoo.jsonl``
+below ``benchmarks/results/purification/``; those that are there are not run again, so a part and the whole share them.
+``--list`` only counts what is missing; ``--page`` writes what has been measured into ``docs/benchmarks.md``.
 """
 
 import argparse
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.purifying.cells import Cell, lines, quiet, run_cell
-from benchmarks.purifying.page import page
 from benchmarks.purifying.places import zoo_victims
 from benchmarks.purifying.victims import DEFAULT_BANK, FAMILIES, victim_id
 from benchmarks.zoo.bank import Bank
@@ -25,76 +25,117 @@ from benchmarks.zoo.texts import DATA
 RESULTS = Path("benchmarks/results/purification")
 WORK = Path("build/purification/work")
 
-WITHOUT_DATA = (("auto", False), ("unlearn", False), ("e-pur", False), ("restore", False))
-WITH_DATA = (
-    ("auto", False), ("unlearn", False), ("fine-purifying", False), ("fine-mixing", False), ("fine-tuning", False),
-    ("fine-pruning", False), ("tsbd", False), ("distill", False), ("muscle-lora", False),
-    ("fine-purifying", True), ("fine-mixing", True),
-)  # fmt: skip
+TASKS = ("sst2", "agnews", "ucisent")
+SEEDS = (0, 1, 2)
+NONE, FEW, USUAL, MANY = 0, -1, 64, 256
+"""Sizes of the clean set; FEW is eight samples a class."""
 REDUCED_FAMILIES = ("badword", "badsent", "ep", "rank_one")
-REDUCED_SETTINGS: dict[str, dict[str, Any]] = {"fine-mixing": {"step": 0.2}, "fine-purifying": {"step": 0.2}}
+METHODS = (
+    ("none", False, (NONE,)),
+    ("auto", False, (NONE,)),
+    ("auto", False, (USUAL, FEW, MANY)),
+    ("fine-tuning", False, (USUAL, FEW, MANY)),
+    ("fine-purifying", False, (USUAL, FEW, MANY)),
+    ("fine-mixing", False, (USUAL, FEW, MANY)),
+    ("e-pur", False, (NONE,)),
+    ("restore", False, (NONE,)),
+    ("unlearn", False, (NONE,)),
+    ("unlearn", False, (USUAL, FEW, MANY)),
+    ("fine-pruning", False, (USUAL, FEW, MANY)),
+    ("tsbd", False, (USUAL, FEW, MANY)),
+    ("distill", False, (USUAL, FEW, MANY)),
+    ("muscle-lora", False, (USUAL, FEW, MANY)),
+    ("fine-purifying", True, (USUAL, FEW, MANY)),
+    ("fine-mixing", True, (USUAL, FEW, MANY)),
+)
+"""Method, with E-PUR beside it?, sizes of the clean set; what tells most comes first."""
+SETTINGS: dict[str, dict[str, Any]] = {"fine-mixing": {"step": 0.2}, "fine-purifying": {"step": 0.2}}
+MOST_TEXTS = 1000
+"""Test texts that accuracy is measured on; attack success on those of them outside the target class."""
 
 
-def cells(*, reduced: bool, zoo: bool = False) -> list[Cell]:
-    """Every cell: those without data method by method, then victim by victim, so that methods stay comparable."""
+def cells(*, reduced: bool = False, zoo: bool = False) -> list[Cell]:
+    """Every cell, method by method, so that a run that is stopped leaves methods that can be compared."""
     if zoo:
         places = [(task, identity, 0) for task, identity in zoo_victims()]
-        sizes: tuple[int, ...] = (64,)
     elif reduced:
         places = [("sst2", family, 0) for family in REDUCED_FAMILIES]
-        sizes = (64,)
     else:
-        places = list(product(("sst2", "agnews", "ucisent"), [f for f in FAMILIES if f != "clean"], (0, 1, 2)))
-        sizes = (64, 256)
+        places = [(t, f, s) for s, t, f in product(SEEDS, TASKS, FAMILIES) if f != "clean"]
+    wanted = {NONE, USUAL} if reduced or zoo else {NONE, FEW, USUAL, MANY}
     out = []
-    for method, e_pur in (("none", False), *WITHOUT_DATA):
-        out += [Cell(task=t, family=f, seed=s, method=method, samples=0, e_pur=e_pur) for t, f, s in places]
-    for (task, family, seed), (method, e_pur) in product(places, WITH_DATA):
-        few = () if reduced or zoo else (8 * {"agnews": 4}.get(task, 2),)
-        for samples in (*few, *sizes):
-            out.append(Cell(task=task, family=family, seed=seed, method=method, samples=samples, e_pur=e_pur))
+    for (method, e_pur, sizes), (task, family, seed) in product(METHODS, places):
+        for size in sizes:
+            if size in wanted:
+                samples = 8 * {"agnews": 4}.get(task, 2) if size == FEW else size
+                out.append(Cell(task=task, family=family, seed=seed, method=method, samples=samples, e_pur=e_pur))
     return out
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Measure every purification method on the same victims.")
+    parser.add_argument("--reduced", action="store_true", help="SST-2, seed 0, four families, 64 samples and none.")
+    parser.add_argument("--zoo", action="store_true", help="The working backdoors of the zoo instead of own victims.")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS)
+    parser.add_argument("--families", nargs="+", help="Families, or with --zoo ids of models.")
+    parser.add_argument("--seeds", nargs="+", type=int, choices=SEEDS)
+    parser.add_argument("--methods", nargs="+", choices=sorted({method for method, _, _ in METHODS}))
+    parser.add_argument("--sizes", nargs="+", type=int, help="Clean samples in all: 0, 16 (AG News: 32), 64, 256.")
+    parser.add_argument("--plain", action="store_true", help="Leave the combinations with E-PUR out.")
+    parser.add_argument("--no-training", action="store_true", help="Leave victims that are missing out.")
+    parser.add_argument("--list", action="store_true", help="Count the cells of this part, and those that are missing.")
+    parser.add_argument("--page", action="store_true", help="Write what has been measured into the page.")
+    return parser.parse_args()
+
+
+def wanted(arguments: argparse.Namespace) -> list[Cell]:
+    """The cells that the command line asks for."""
+    chosen = (
+        ("task", arguments.tasks),
+        ("family", arguments.families),
+        ("seed", arguments.seeds),
+        ("method", arguments.methods),
+        ("samples", arguments.sizes),
+    )
+    return [
+        cell
+        for cell in cells(reduced=arguments.reduced, zoo=arguments.zoo)
+        if all(not values or getattr(cell, name) in values for name, values in chosen)
+        and not (arguments.plain and cell.e_pur)
+    ]
 
 
 def main() -> None:
     """Runs what is missing."""
-    parser = argparse.ArgumentParser(description="Measure every purification method on the same victims.")
-    parser.add_argument("--reduced", action="store_true", help="SST-2, seed 0, 64 samples and none.")
-    parser.add_argument("--zoo", action="store_true", help="The working backdoors of the zoo instead of own victims.")
-    parser.add_argument("--families", nargs="+", help="Families, or with --zoo ids of models.")
-    parser.add_argument("--methods", nargs="+")
-    parser.add_argument("--plain", action="store_true", help="Leave the combinations with E-PUR out.")
-    parser.add_argument("--page", action="store_true", help="Print the table of what has been measured.")
-    parser.add_argument("--no-training", action="store_true", help="Leave victims that are missing out.")
-    arguments = parser.parse_args()
-    name = "zoo" if arguments.zoo else "reduced" if arguments.reduced else "full"
-    path = RESULTS / f"{name}.jsonl"
+    arguments = parse()
     if arguments.page:
-        print(page(list(lines(path))))
+        from benchmarks.purifying.page import write_page
+
+        print(write_page(RESULTS))
         return
-    quiet()
-    bank = Bank(DEFAULT_BANK)
+    path = RESULTS / ("zoo.jsonl" if arguments.zoo else "own.jsonl")
+    todo, done = wanted(arguments), {line["key"] for line in lines(path)}
+    missing = [cell for cell in todo if cell.key not in done]
+    if arguments.list:
+        print(f"{len(todo)} cells, {len(missing)} of them missing.")
+        return
     if not (DATA / "sst2_train.csv.gz").exists():
         print(f"Skipped: the corpora are not at {DATA}; see benchmarks/zoo/README.md.")
         return
-    done = {line["key"] for line in lines(path)}
-    small = arguments.reduced or arguments.zoo
-    for cell in cells(reduced=arguments.reduced, zoo=arguments.zoo):
-        if cell.key in done or (arguments.families and cell.family not in arguments.families):
-            continue
-        if arguments.methods and cell.method not in arguments.methods:
-            continue
-        if arguments.plain and cell.e_pur:
-            continue
+    quiet()
+    bank = Bank(DEFAULT_BANK)
+    for cell in missing:
         if not arguments.zoo and not _ready(bank, cell, train=not arguments.no_training):
             continue
-        line = run_cell(
-            cell, bank, WORK, most=400 if small else 10_000, settings=REDUCED_SETTINGS if small else {},
-        )  # fmt: skip
+        started = time.process_time()
+        line = run_cell(cell, bank, WORK, most=MOST_TEXTS, settings=SETTINGS)
+        line["cpu_in_all"] = round(time.process_time() - started, 1)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        print(time.strftime("%H:%M:%S"), cell.key, line.get("after"), line.get("why", ""), line["seconds"], flush=True)
+        print(time.strftime("%H:%M:%S"), cell.key, line.get("after"), line.get("why", ""), line.get("cpu"),
+              line["cpu_in_all"], flush=True)  # fmt: skip
 
 
 def _ready(bank: Bank, cell: Cell, *, train: bool) -> bool:

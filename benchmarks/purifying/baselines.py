@@ -15,12 +15,6 @@ from pipelines.purify.searching import ratios_between, search
 from pipelines.purify.states import open_treatment, result_of
 
 
-def unchanged(job: PurifyJob) -> PurifyResult:
-    """The victim as it is."""
-    treatment = open_treatment(job, needs_base=False)
-    return result_of(job, treatment.subject.model, "Nothing was done.", {})
-
-
 def fine_tuning(job: PurifyJob) -> PurifyResult:
     """Every weight tuned on the clean samples."""
     treatment = open_treatment(job, needs_base=False)
@@ -40,7 +34,6 @@ def fine_pruning(job: PurifyJob) -> PurifyResult:
 
 
 BASELINES: Mapping[str, Callable[[PurifyJob], PurifyResult]] = {
-    "none": unchanged,
     "fine-tuning": fine_tuning,
     "fine-pruning": fine_pruning,
 }

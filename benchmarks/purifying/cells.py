@@ -33,6 +33,8 @@ TUNE_SHARE = 0.625
 """Of the clean samples; methods choose with the rest."""
 NO_DATA = 0
 MAX_LENGTH = 64
+STEP = ("method", "done", "why", "triggers", "confirmed", "silenced", "why_given_back", "rounds", "restored", "left")
+"""What is kept of the log of each step that ``auto`` took."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,6 @@ def clean_data(cell: Cell) -> CleanData | None:
 
 def run_cell(cell: Cell, bank: Bank, work: Path, *, most: int, settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Run one method on one victim; return the cell's line."""
-    started = time.perf_counter()
     place = place_of(bank, cell.task, cell.family, cell.seed)
     victim, twin = place.victim, place.twin
     texts = texts_of(cell, place, most)
@@ -127,22 +128,35 @@ def run_cell(cell: Cell, bank: Bank, work: Path, *, most: int, settings: dict[st
         **asdict(cell), "key": cell.key, "n_acc": len(texts.rows), "n_asr": len(texts.triggered),
         "before": before, "clean": clean,
     }  # fmt: skip
+    if cell.method == "none":
+        return line | {"after": before, "excess": before["asr"] - clean["asr"], "acc_loss": 0.0, "told": {}, "cpu": 0.0}
     try:
-        after, told = _after(cell, place, work, texts, settings)
+        treated = _treat(cell, place, work, settings)
     except HubAuditError as error:
-        return line | {"after": None, "why": str(error), "seconds": round(time.perf_counter() - started, 1)}
-    excess = after["asr"] - clean["asr"]
+        return line | {"after": None, "why": str(error)}
+    after = rates_of(treated.folder, texts)
+    shutil.rmtree(treated.folder.parent, ignore_errors=True)
     return line | {
-        "after": after, "excess": excess, "acc_loss": before["acc"] - after["acc"], "told": told,
-        "seconds": round(time.perf_counter() - started, 1),
+        "after": after, "excess": after["asr"] - clean["asr"], "acc_loss": before["acc"] - after["acc"],
+        "told": treated.told, "cpu": treated.cpu,
     }  # fmt: skip
 
 
-def _after(
-    cell: Cell, found: Place, work: Path, texts: Texts, settings: dict[str, dict[str, Any]]
-) -> tuple[dict[str, float], dict[str, Any]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Treated:
+    """``cpu``: processor seconds of the method alone, its own scans included, the scan before it and the rates not."""
+
+    folder: Path
+    told: dict[str, Any]
+    cpu: float
+
+
+def _treat(cell: Cell, found: Place, work: Path, settings: dict[str, dict[str, Any]]) -> _Treated:
+    """Run the method and write what it leaves."""
     victim, place = found.victim, work / cell.key.replace("/", "_")
-    place.mkdir(parents=True, exist_ok=True)
+    # What a stopped run left would make the seconds of this one too few.
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
     base = get_tier("real").base
     job = PurifyJob(
         candidate=victim, base=base, kind="classifier", work=place, data=clean_data(cell),
@@ -151,27 +165,24 @@ def _after(
     if cell.method == "unlearn":
         job = replace(job, triggers=found.attack.trigger)
     if cell.method in {"auto", "restore", "unlearn"}:
-        job = replace(
-            job, report=_report(victim, base, work), rescan=lambda result: _rescan(result, victim, base, place)
-        )
-    options = settings.get(cell.method)
-    if cell.method in BASELINES:
-        result = BASELINES[cell.method](job)
-    else:
-        purifier = PURIFIERS[cell.method]
+        job = replace(job, report=_report(victim, base), rescan=lambda result: _rescan(result, victim, base, place))
+    run = BASELINES.get(cell.method)
+    if run is None:
+        purifier, options = PURIFIERS[cell.method], settings.get(cell.method)
+        run = purifier.run
         if options and purifier.options is not None:
             job = replace(job, options=purifier.options()(**options))
-        result = purifier.run(job)
+    started = time.process_time()
+    result = run(job)
+    cpu = round(time.process_time() - started, 1)
     out = place / "outcome"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     write_model(open_checkpoint(victim), result.edits, out, Quiet(), with_patch=False)
-    rates = rates_of(out, texts)
     told = {"chosen": result.chosen, **{k: v for k, v in result.log.items() if k in {"ratio", "reached", "triggers"}}}
     if cell.method == "auto":
-        told["steps"] = [{k: s.get(k) for k in ("method", "done", "why", "triggers")} for s in result.log["steps"]]
-    shutil.rmtree(place, ignore_errors=True)
-    return rates, told
+        told["steps"] = [{k: s[k] for k in STEP if k in s} for s in result.log["steps"]]
+    return _Treated(folder=out, told=told, cpu=cpu)
 
 
 def _rescan(result: PurifyResult, victim: Path, base: Path, place: Path) -> AuditReport:
@@ -188,9 +199,8 @@ def _rescan(result: PurifyResult, victim: Path, base: Path, place: Path) -> Audi
 _REPORTS: dict[Path, AuditReport] = {}
 
 
-def _report(victim: Path, base: Path, work: Path) -> AuditReport:
+def _report(victim: Path, base: Path) -> AuditReport:
     """The scan of a victim, once a run."""
-    del work
     if victim not in _REPORTS:
         _REPORTS[victim] = audit_repo(str(victim), hub=Hub(), base=str(base), threads=1, probe=False).report
     return _REPORTS[victim]

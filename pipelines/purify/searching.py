@@ -15,7 +15,7 @@ from typing import Any
 from pipelines.purify.job import PurifyFailed, PurifyJob, Split
 from pipelines.purify.states import State, Treatment, put, state_of
 from pipelines.purify.subject import Examples, Subject, score
-from pipelines.purify.training import Tuner, TuneSettings, tune
+from pipelines.purify.training import Tuned, Tuner, TuneSettings, tune
 from pipelines.purify.tuners.catalogue import make_tuner
 
 
@@ -87,21 +87,31 @@ def search(
     before = score(subject, select_on)
     threshold = before - job.tuning.max_accuracy_loss
     trials = _Trials(job.work / f"{key}.json")
+    tuner = new_tuner(job, tune_on)
+    last: tuple[float, Tuned] | None = None
     for number, ratio in enumerate(ratios):
         if trials.known(ratio) is None:
             job.progress.stage(f"{key}: ratio {ratio:g}, {number + 1} of {len(ratios)} at most")
-            trials.add(ratio, _trial(job, subject, start, state_at(ratio), tune_on, select_on))
+            put(subject.model, start)
+            put(subject.model, state_at(ratio))
+            outcome = tune(subject, tune_on, settings_of(job), new_tuner(job, tune_on), heartbeat=job.progress.advance)
+            last = ratio, outcome
+            accuracy = score(replace(subject, model=outcome.model), select_on)
+            trials.add(ratio, {"select_accuracy": accuracy, "last_loss": outcome.losses[-1]})
         if _accuracy(trials.known(ratio)) >= threshold:
             break
     tried = [ratio for ratio in ratios if trials.known(ratio) is not None]
     passing = [ratio for ratio in tried if _accuracy(trials.known(ratio)) >= threshold]
     chosen = passing[0] if passing else max(tried, key=lambda ratio: _accuracy(trials.known(ratio)))
-    put(subject.model, start)
-    put(subject.model, state_at(chosen))
-    outcome = tune(
-        subject, tune_on, settings_of(job), new_tuner(job, tune_on, final=True),
-        checkpoint=job.work / f"{key}-final.safetensors", heartbeat=job.progress.advance,
-    )  # fmt: skip
+    if last is not None and last[0] == chosen and tuner.mergeable:
+        outcome = last[1]
+    else:
+        put(subject.model, start)
+        put(subject.model, state_at(chosen))
+        outcome = tune(
+            subject, tune_on, settings_of(job), new_tuner(job, tune_on, final=True),
+            checkpoint=job.work / f"{key}-final.safetensors", heartbeat=job.progress.advance,
+        )  # fmt: skip
     log = {
         "select_before": before,
         "threshold": threshold,
@@ -112,16 +122,6 @@ def search(
         "losses": list(outcome.losses),
     }
     return Found(ratio=chosen, reached=bool(passing), log=log)
-
-
-def _trial(
-    job: PurifyJob, subject: Subject, start: State, state: State, tune_on: Examples, select_on: Examples
-) -> dict[str, Any]:
-    put(subject.model, start)
-    put(subject.model, state)
-    outcome = tune(subject, tune_on, settings_of(job), new_tuner(job, tune_on), heartbeat=job.progress.advance)
-    accuracy = score(replace(subject, model=outcome.model), select_on)
-    return {"select_accuracy": accuracy, "last_loss": outcome.losses[-1]}
 
 
 def _accuracy(trial: dict[str, Any] | None) -> float:

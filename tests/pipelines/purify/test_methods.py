@@ -95,6 +95,16 @@ def test_fine_mixing_keeps_accuracy_and_the_smallest_passing_ratio(tmp_path) -> 
     assert all(torch.equal(result.edits.tensors[n], again.edits.tensors[n]) for n in result.edits.names)
 
 
+def test_a_search_taken_up_again_tunes_the_chosen_ratio_to_the_same_weights(tmp_path) -> None:
+    """The first run keeps the weights of its passing trial; the second knows only that it passed, and tunes anew."""
+    job = job_for(tmp_path, data=DATA, options=mixing.MixingOptions(step=0.5))
+    first, again = mixing.purify(job), mixing.purify(job)
+    assert again.log["trials"] == first.log["trials"]
+    assert again.edits.names == first.edits.names
+    for name in first.edits.names:
+        assert torch.equal(again.edits.tensors[name], first.edits.tensors[name])
+
+
 def test_fisher_is_the_mean_square_of_single_gradients() -> None:
     subject = load_subject(victim().folder, "classifier", max_length=32)
     examples = subject.encode(DATA.tune.texts[:5], DATA.tune.labels[:5])
