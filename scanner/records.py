@@ -335,6 +335,22 @@ class Residual:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Factors:
+    """How the directions lie to each other of which the two factors of an adapter's product consist.
+
+    ``down_overlap`` is n·Σcos² over all pairs of rows of ``lora_A`` ``[rank, n]`` and ``up_overlap`` m·Σcos² over those
+    of columns of ``lora_B`` ``[m, rank]``, with ``down_pairs`` and ``up_pairs`` pairs; rows and columns of nothing but
+    zeros take no part. Directions drawn at random give about the number of pairs (chi-squared), those of a singular
+    value decomposition give 0 but for rounding, and those that were trained give more.
+    """
+
+    down_overlap: float
+    down_pairs: int
+    up_overlap: float
+    up_pairs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Spectrum:
     """Leading singular values of the delta of one tensor.
 
@@ -342,7 +358,8 @@ class Spectrum:
     of the first direction. ``exact`` is false for a sketch. ``left_top`` and ``right_top`` are the largest entries
     of the first singular vectors as (index, value). ``left`` and ``right`` are those vectors whole, float32 ``[rows]``
     and ``[cols]`` of norm 1, where they are of use: both of matrices that write to the residual stream, the right one
-    of token tables; None elsewhere. Their common sign is that of ``left_top`` and ``right_top``.
+    of token tables; None elsewhere. Their common sign is that of ``left_top`` and ``right_top``. ``factors`` is known
+    of the products of separate adapters alone.
     """
 
     values: tuple[float, ...]
@@ -352,6 +369,7 @@ class Spectrum:
     right_top: tuple[tuple[int, float], ...] = ()
     left: F32 | None = field(default=None, compare=False, repr=False)
     right: F32 | None = field(default=None, compare=False, repr=False)
+    factors: Factors | None = None
 
     @property
     def top_share(self) -> float:

@@ -6,12 +6,14 @@ from typing import Final
 import numpy as np
 
 from scanner.drift.spectrum import largest_entries, whole_vector
-from scanner.records import F64, Spectrum
+from scanner.records import F64, Factors, Spectrum
 
 KEPT: Final = 64
 """Most singular values that are kept of a product."""
 _NOTHING: Final = 1e-9
 """Share of the largest singular value below which a direction of a product is rounding."""
+_COMPARED: Final = 256
+"""Most directions of a factor that are compared with each other."""
 
 
 def product_spectrum(up: F64, down: F64, scale: float, *, writer: bool = False) -> Spectrum | None:
@@ -52,7 +54,29 @@ def product_spectrum(up: F64, down: F64, scale: float, *, writer: bool = False) 
         right_top=largest_entries(second * sign),
         left=whole_vector(first * sign, wanted=writer),
         right=whole_vector(second * sign, wanted=writer),
+        factors=_factors(up, down),
     )
+
+
+def _factors(up: F64, down: F64) -> Factors:
+    down_overlap, down_pairs = overlap(down)
+    up_overlap, up_pairs = overlap(up.T)
+    return Factors(down_overlap=down_overlap, down_pairs=down_pairs, up_overlap=up_overlap, up_pairs=up_pairs)
+
+
+def overlap(vectors: F64) -> tuple[float, int]:
+    """n·Σcos² over the pairs of rows of a finite matrix, float64 ``[k, n]``, and how many pairs there are.
+
+    For directions drawn at random each n·cos² is about chi-squared with one degree of freedom; rows of zeros are left
+    out, and so are those beyond the first 256 of a factor that is as long as a stranger likes.
+    """
+    vectors = vectors[:_COMPARED]
+    largest = np.abs(vectors).max(axis=1, initial=0.0)  # squares of the smallest numbers would vanish
+    scaled = vectors[largest > 0] / largest[largest > 0, None]
+    units = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
+    first, second = np.triu_indices(len(units), 1)
+    cosines = (units @ units.T)[first, second]
+    return float(vectors.shape[1] * np.square(cosines).sum()), len(first)
 
 
 def exact_rank(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from scanner.drift.low_rank import exact_rank, product_spectrum
+from scanner.drift.low_rank import exact_rank, overlap, product_spectrum
 
 
 @pytest.mark.parametrize(("rows", "cols", "rank"), [(40, 30, 4), (30, 40, 1), (5, 50, 8)])
@@ -57,3 +57,30 @@ def test_training_has_no_rank_within_the_leading_values():
 def test_a_delta_that_rounding_explains_has_rank_nought():
     assert exact_rank((1.0,), 1.0, noise_energy=1.0, least_share=0.99) == 0
     assert exact_rank((), 0.0, noise_energy=0.0, least_share=0.99) == 0
+
+
+def test_the_overlap_of_random_directions_is_the_number_of_their_pairs():
+    rng = np.random.default_rng(4)
+    found = [overlap(rng.uniform(-1, 1, (8, 200))) for _ in range(60)]
+    assert {pairs for _, pairs in found} == {28}
+    assert np.mean([value for value, _ in found]) == pytest.approx(28, rel=0.1)
+
+
+def test_singular_vectors_do_not_overlap_and_equal_rows_do_so_in_full():
+    rng = np.random.default_rng(5)
+    left, values, right = np.linalg.svd(rng.normal(size=(40, 4)) @ rng.normal(size=(4, 30)), full_matrices=False)
+    found = product_spectrum(left[:, :4] * values[:4], right[:4], 2.0)
+    assert found is not None
+    assert found.factors is not None
+    assert max(found.factors.down_overlap, found.factors.up_overlap) < 1e-20
+    assert (found.factors.down_pairs, found.factors.up_pairs) == (6, 6)
+    assert overlap(np.array([[3.0, 4.0], [-6.0, -8.0], [0.0, 0.0]])) == (pytest.approx(2.0), 1)
+    assert overlap(np.array([[1e-300, 0.0], [0.0, 1e300]])) == (0.0, 1)
+    assert overlap(np.zeros((3, 5))) == (0.0, 0)
+    assert overlap(np.ones((1, 5))) == (0.0, 0)
+
+
+def test_a_factor_as_long_as_a_stranger_likes_is_compared_in_part():
+    value, pairs = overlap(np.random.default_rng(6).normal(size=(5000, 12)))
+    assert pairs == 256 * 255 // 2
+    assert value == pytest.approx(pairs, rel=0.1)
