@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -81,8 +81,24 @@ def texts_of(cell: Cell, place: Place, most: int) -> Texts:
     )
 
 
-def rates_of(folder: Path, texts: Texts) -> dict[str, float]:
-    """Accuracy, the share of other-class texts called the target without the trigger (floor) and with it (asr)."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a model does with the texts: ``right`` of every row; ``hit``, ``floor``: called the target, of the others.
+
+    ``hit`` is with the trigger, ``floor`` without; each a string of 0 and 1, a text each.
+    """
+
+    right: str
+    floor: str
+    hit: str
+
+    def rates(self) -> dict[str, float]:
+        """Shares in [0, 1]: accuracy; of other classes called the target, plain (floor) and triggered (asr)."""
+        return {"acc": _share(self.right), "floor": _share(self.floor), "asr": _share(self.hit)}
+
+
+def outcome_of(folder: Path, texts: Texts) -> Outcome:
+    """Run a model on all of them."""
     subject = load_subject(folder, "classifier", max_length=MAX_LENGTH)
 
     def said(raw: tuple[str, ...]) -> np.ndarray:
@@ -90,11 +106,25 @@ def rates_of(folder: Path, texts: Texts) -> dict[str, float]:
 
     truth = np.array([label for _, label in texts.rows])
     predicted = said(tuple(text for text, _ in texts.rows))
-    return {
-        "acc": float((predicted == truth).mean()),
-        "floor": float((predicted[truth != texts.target] == texts.target).mean()),
-        "asr": float((said(texts.triggered) == texts.target).mean()),
-    }
+    return Outcome(
+        right=_bits(predicted == truth),
+        floor=_bits(predicted[truth != texts.target] == texts.target),
+        hit=_bits(said(texts.triggered) == texts.target),
+    )
+
+
+def _bits(flags: np.ndarray) -> str:
+    return "".join("1" if flag else "0" for flag in flags)
+
+
+def _share(bits: str) -> float:
+    return bits.count("1") / len(bits)
+
+
+def paired(first: str, second: str) -> list[int]:
+    """How many places are 1 in both, in the first alone, in the second alone, in neither."""
+    pairs = list(zip(first, second, strict=True))
+    return [pairs.count(kind) for kind in (("1", "1"), ("1", "0"), ("0", "1"), ("0", "0"))]
 
 
 def clean_data(cell: Cell) -> CleanData | None:
@@ -118,27 +148,33 @@ def clean_data(cell: Cell) -> CleanData | None:
 
 
 def run_cell(cell: Cell, bank: Bank, work: Path, *, most: int, settings: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Run one method on one victim; return the cell's line."""
+    """Run one method on one victim; return the cell's line.
+
+    ``excess_pairs`` counts triggered texts called the target by both, by the outcome alone, by the clean twin alone and
+    by neither; ``loss_pairs`` counts texts that the victim and the outcome get right likewise.
+    """
     place = place_of(bank, cell.task, cell.family, cell.seed)
     victim, twin = place.victim, place.twin
     texts = texts_of(cell, place, most)
-    before = _cached(work / f"before-{victim.name}-{most}.json", lambda: rates_of(victim, texts))
-    clean = _cached(work / f"twin-{victim.name}-{most}.json", lambda: rates_of(twin, texts))
+    before = _cached(work / f"before-{victim.name}-{most}.json", lambda: outcome_of(victim, texts))
+    clean = _cached(work / f"twin-{victim.name}-{most}.json", lambda: outcome_of(twin, texts))
     line: dict[str, Any] = {
         **asdict(cell), "key": cell.key, "n_acc": len(texts.rows), "n_asr": len(texts.triggered),
-        "before": before, "clean": clean,
+        "before": before.rates(), "clean": clean.rates(),
     }  # fmt: skip
-    if cell.method == "none":
-        return line | {"after": before, "excess": before["asr"] - clean["asr"], "acc_loss": 0.0, "told": {}, "cpu": 0.0}
-    try:
-        treated = _treat(cell, place, work, settings)
-    except HubAuditError as error:
-        return line | {"after": None, "why": str(error)}
-    after = rates_of(treated.folder, texts)
-    shutil.rmtree(treated.folder.parent, ignore_errors=True)
+    after, told, cpu = before, {}, 0.0
+    if cell.method != "none":
+        try:
+            treated = _treat(cell, place, work, settings)
+        except HubAuditError as error:
+            return line | {"after": None, "why": str(error)}
+        after, told, cpu = outcome_of(treated.folder, texts), treated.told, treated.cpu
+        shutil.rmtree(treated.folder.parent, ignore_errors=True)
+    gained, lost = paired(after.hit, clean.hit), paired(before.right, after.right)
     return line | {
-        "after": after, "excess": after["asr"] - clean["asr"], "acc_loss": before["acc"] - after["acc"],
-        "told": treated.told, "cpu": treated.cpu,
+        "after": after.rates(), "excess": (gained[1] - gained[2]) / len(texts.triggered),
+        "acc_loss": (lost[1] - lost[2]) / len(texts.rows), "excess_pairs": gained, "loss_pairs": lost,
+        "told": told, "cpu": cpu,
     }  # fmt: skip
 
 
@@ -206,14 +242,13 @@ def _report(victim: Path, base: Path) -> AuditReport:
     return _REPORTS[victim]
 
 
-def _cached(path: Path, measure: Any) -> dict[str, float]:
-    with suppress(OSError, ValueError):
-        found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-        return found
-    rates: dict[str, float] = measure()
+def _cached(path: Path, measure: Callable[[], Outcome]) -> Outcome:
+    with suppress(OSError, ValueError, TypeError):
+        return Outcome(**json.loads(path.read_text(encoding="utf-8")))
+    outcome = measure()
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rates), encoding="utf-8")
-    return rates
+    path.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
+    return outcome
 
 
 def lines(path: Path) -> Iterator[dict[str, Any]]:

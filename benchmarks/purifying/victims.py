@@ -95,7 +95,7 @@ def make_victim(tier: Tier, bank: Bank, task_name: str, family: str, seed: int) 
     Raises:
         FileNotFoundError: An edit is asked for whose clean parent is not in the bank.
     """
-    started = time.perf_counter()
+    started = time.process_time()
     task = load_task(task_name)
     attack = attack_of(family)
     identity = victim_id(task_name, family, seed)
@@ -115,7 +115,7 @@ def make_victim(tier: Tier, bank: Bank, task_name: str, family: str, seed: int) 
 
     making.model.eval()
     scores = score_classifier(making.model, making.tokenizer, task, recipe.training, attack)
-    record = _record(making, scores, useful=scores.useful, seconds=time.perf_counter() - started)
+    record = _record(making, scores, useful=scores.useful, seconds=time.process_time() - started)
     with bank.adding(identity) as folder:
         _save(making, folder, record)
     return record
