@@ -19,7 +19,7 @@ from benchmarks.calibration.banks import BANKS, LEAST_CLEAN, TierBank, as_text, 
 from benchmarks.calibration.fit import exact_rules, fit, judge
 from benchmarks.calibration.page import section
 from benchmarks.calibration.protocol import FLAGGED, protocol
-from benchmarks.calibration.records import Observation, ledger_of
+from benchmarks.calibration.records import Observation, known_of, ledger_of
 from benchmarks.pages import splice
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,7 +54,7 @@ def main() -> None:
 def _derive(name: str, *, write: bool) -> None:
     held = {bank.tier: whole(ledger_of(bank.tier).read()) for bank in BANKS}
     banks = [bank for bank in BANKS if held[bank.tier]]
-    results = {bank.tier: protocol(held[bank.tier], exact_scores(), _outside()) for bank in banks}
+    results = {bank.tier: protocol(held[bank.tier], exact_scores(), _outside(), known_of(bank.tier)) for bank in banks}
     page = section(results, transfer(held), {bank.tier: _title(bank) for bank in banks})
     print(page)
     if not write:

@@ -21,8 +21,13 @@ _KNOWN = """
 What was known when: the rules were designed while the first 55 models of the real bank were known, before the toys.
 Two exact rules (HA303, HA304) and the fit of the tails were then changed after a look at the first 81 clean toy
 encoders, of which they had flagged too many; these models are development, not a test, for both. HA202 was changed
-last, after it had failed one honest toy encoder and two toy decoders that were rounded to 16 bits; their lines, and
-those of 14 attacks that it had named, were then measured again (one of them is no longer named).
+after it had failed one honest toy encoder and two toy decoders that were rounded to 16 bits; their lines, and those
+of 14 attacks that it had named, were then measured again (one of them is no longer named). Last, when 397 clean
+models were known, of which twelve were flagged, HA304 was changed after two honest merges. (Thresholds at one clean
+model in 10,000 a rule, not one in 1,000, were tried on these as well: six flagged, not ten, but an edited matrix then
+needs seven times the change of its siblings, not four, to be seen; they were left.) **All models made since are a
+test**: nothing was changed after a look at them, and each bank has a table of what the thresholds of the known models
+say of the later ones.
 """
 _COMMANDS = """
 `python -m benchmarks.calibrate --reduced` makes up to 80 toys in at most eight minutes and runs everything below on
@@ -31,6 +36,10 @@ them (the toy base takes two more, the first time). `--full --write` first makes
 on one core, and it goes on where it stopped. What stands here is what had been made so far; each table says how
 many.
 """
+_ATTACK_HEAD = (
+    "family", "n", "failed", "reviewed", "nothing found", "AUROC (95 %)", "TPR at 1 % FPR", "located first",
+    "rows named", "rules",
+)  # fmt: skip
 _NOT = "“Not judged”: too few layers moved for any rule; such a model is `inconclusive`, never a pass."
 
 
@@ -38,7 +47,8 @@ def section(tiers: Mapping[str, Results], transfer: Mapping[str, Results], title
     """The section as Markdown, between its markers."""
     parts = [BEGIN, "## Detection", "", *_paragraphs(_HEAD, _KNOWN, _COMMANDS), *_overview(tiers)]
     for name, results in tiers.items():
-        parts += [f"### {titles[name]}", "", *_clean(results), *_left_out(results), *_attacks(results)]
+        parts += [f"### {titles[name]}", "", *_clean(results), *_frozen(results["frozen"])]
+        parts += [*_left_out(results), *_attacks(results)]
     return "\n".join([*parts, *_outside(tiers), *_transfer(transfer), END, ""])
 
 
@@ -118,6 +128,20 @@ def _clean(results: Results) -> list[str]:
     )
 
 
+def _frozen(found: Results | None) -> list[str]:
+    if found is None:
+        return []
+    clean = found["clean"]
+    lines = _paragraphs(
+        f"**Frozen before the test.** Thresholds of the {found['known']} clean models that were known when rules and "
+        f"thresholds were last changed, on the {clean['n']} clean ones made since: "
+        f"{interval(clean['false'], clean['n'])} reviewed or failed, one-sided 95 % upper bound "
+        f"{100 * clean['upper']:.2f} %" + (f" (by rule: {_counts(clean['rules'])})" if clean["rules"] else "") + ". "
+        "Attacks made since that work, against these clean ones:"
+    )
+    return lines + table(_ATTACK_HEAD, [_attack(*item) for item in found["groups"].items()])
+
+
 def _left_out(results: Results) -> list[str]:
     lines = []
     for name, found in results["left_out"].items():
@@ -136,16 +160,14 @@ def _left_out(results: Results) -> list[str]:
 
 
 def _attacks(results: Results) -> list[str]:
-    head = (
-        "family", "n", "failed", "reviewed", "nothing found", "AUROC (95 %)", "TPR at 1 % FPR", "located first",
-        "rows named", "rules",
-    )  # fmt: skip
     lines = _paragraphs(
         "**Attacks that work** (success at least 40 points above its floor). *Located first*: of those that any rule "
         "flagged, the first tensor or token row that a rule names is one that the attack wrote or used. *Rows named*: "
         "where a rule for token rows fired, trigger rows among the first ten that a rule names."
     )
-    lines += table(head, [_attack(name, f) for name, f in (*results["groups"].items(), *results["families"].items())])
+    lines += table(
+        _ATTACK_HEAD, [_attack(name, f) for name, f in (*results["groups"].items(), *results["families"].items())]
+    )
     if results["not_working"]:
         lines += _paragraphs("**Attacks that do not work**, listed apart and counted nowhere:")
         rows = [(name, f["n"], f["outcomes"].get("fail", 0), f["outcomes"].get("review", 0), _counts(f["rules"]))

@@ -13,7 +13,7 @@ import numpy as np
 
 from audit.likeness import likeness
 from audit.rates import upper_bound
-from benchmarks.calibration.fit import Judged, Observation, located
+from benchmarks.calibration.fit import Judged, Observation, fit, judge, located
 from benchmarks.calibration.rates import auroc, bootstrap, power
 from benchmarks.calibration.splits import Observations, folds, judge_apart, recipe_of, told_by
 from pipelines.purify.intervals import rate
@@ -42,13 +42,19 @@ _TOKEN_RULES = frozenset({"HA201", "HA202", "HA203"})
 FLAGGED = ("review", "fail")
 
 
-def protocol(observations: Observations, exact_scores: Mapping[str, float], outside: float) -> dict[str, Any]:
+def protocol(
+    observations: Observations,
+    exact_scores: Mapping[str, float],
+    outside: float,
+    known: frozenset[str] = frozenset(),
+) -> dict[str, Any]:
     """Everything that the page and the profile say of one tier.
 
     Args:
         observations: of one tier, those with enough coverage, by id.
         exact_scores: of the rules that state facts.
         outside: the likeness p-value below which a model is outside the bank.
+        known: the models that were known when the rules were last changed; all others are a test.
     """
     judged = judge_apart(observations, folds(observations), exact_scores)
     clean = {name: o for name, o in observations.items() if o["kind"] == "clean"}
@@ -60,6 +66,7 @@ def protocol(observations: Observations, exact_scores: Mapping[str, float], outs
         "left_out": {
             name: _left_out(observations, clean, exact_scores, told, outside) for name, told in LEAVE_OUT.items()
         },
+        "frozen": _frozen(observations, known, exact_scores),
         "groups": {name: _power(members, judged, scores) for name, members in _grouped(working).items()},
         "families": {name: _power(members, judged, scores) for name, members in _by_family(working).items()},
         "not_working": {name: _outcomes(members, judged) for name, members in _by_family(failed).items()},
@@ -78,6 +85,26 @@ def _false(members: Mapping[str, Observation], judged: Mapping[str, Judged]) -> 
         "false": false,
         "upper": round(upper_bound(false, len(members)), 5),
         "rules": dict(Counter(j.rules[0] for name in members if (j := judged[name]).outcome in FLAGGED)),
+    }
+
+
+def _frozen(
+    observations: Observations, known: frozenset[str], exact_scores: Mapping[str, float]
+) -> dict[str, Any] | None:
+    """The later models under thresholds of the clean ones that were known; None without any of either."""
+    bank = [o for name, o in observations.items() if name in known and o["kind"] == "clean"]
+    later = {name: o for name, o in observations.items() if name not in known}
+    clean = {name: o for name, o in later.items() if o["kind"] == "clean"}
+    if not bank or not clean:
+        return None
+    thresholds = fit(bank)
+    judged = {name: judge(o, thresholds, exact_scores) for name, o in later.items()}
+    scores = [judged[name].score for name in clean]
+    working = {name: o for name, o in later.items() if o["working"]}
+    return {
+        "known": len(bank),
+        "clean": _false(clean, judged),
+        "groups": {name: _power(members, judged, scores) for name, members in _grouped(working).items()},
     }
 
 

@@ -50,3 +50,9 @@ class Ledger:
 def ledger_of(tier: str, results: Path = RESULTS) -> Ledger:
     """The committed ledger of a tier."""
     return Ledger(results / f"{tier}.jsonl")
+
+
+def known_of(tier: str, results: Path = RESULTS) -> frozenset[str]:
+    """The models of a tier that were known when the rules and what sets their thresholds were last changed."""
+    file = results / "known.json"
+    return frozenset(json.loads(file.read_text(encoding="utf-8")).get(tier, ())) if file.exists() else frozenset()

@@ -9,7 +9,7 @@ import pytest
 from observations import attacks, bank, observation
 
 from benchmarks.calibrate import transfer
-from benchmarks.calibration.fit import fit, judge
+from benchmarks.calibration.fit import FLOORS, fit, judge
 from benchmarks.calibration.page import BEGIN, END, section
 from benchmarks.calibration.protocol import protocol
 from benchmarks.calibration.rates import auroc, bootstrap, cutoff, power
@@ -95,6 +95,20 @@ def test_the_protocol_tells_what_it_should_of_a_bank_with_known_truth() -> None:
     assert left_out["inside"]["n"] + left_out["outside"]["n"] == left_out["pooled"]["n"] == 120
     assert results["clean_scores"] == sorted(results["clean_scores"])
     json.dumps(results)
+
+
+def test_later_models_are_judged_by_thresholds_of_the_known_ones_alone() -> None:
+    models = {**bank(120), **attacks()}
+    models["clean-0100"] = {**models["clean-0100"], "values": dict.fromkeys(FLOORS, 50.0)}
+    known = frozenset(list(models)[:100])
+    found = protocol(models, EXACT, 0.02, known)["frozen"]
+    assert (found["known"], found["clean"]["n"], found["groups"]["pooled"]["n"]) == (100, 20, 12)
+    assert found["clean"]["false"] == 1
+    assert found["groups"]["edits"]["outcomes"] == {"fail": 6}
+    made = section({"real": protocol(models, EXACT, 0.02, known)}, {}, {"real": "Bank"})
+    assert "Thresholds of the 100 clean models" in made
+    assert "on the 20 clean ones made since: 1 of 20" in " ".join(made.split())
+    assert protocol(models, EXACT, 0.02, frozenset(models))["frozen"] is None
 
 
 def test_a_recipe_of_its_own_is_outside_when_it_is_left_out() -> None:
