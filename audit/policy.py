@@ -96,6 +96,6 @@ def _calibration(profile: Profile, score: float) -> str:
     total = len(profile.clean_scores)
     bound = upper_bound(count, total)
     return (
-        f"{profile.calibration}; {count} of n = {total} score at least as high (95 % upper bound of that rate: "
-        f"{100 * bound:.1f} %)"
+        f"{profile.calibration}; {count} of n = {total} score at least as high, which makes the estimate "
+        f"({count} + 1) / ({total} + 1); 95 % upper bound {100 * bound:.1f} %"
     )

@@ -49,7 +49,6 @@ def card(
     nothing about them. What only weights can tell (descent from the base, what training moved) stays not checkable:
     `hubaudit scan` checks the same claims with the weights at hand.
 
-    \b
     Exit codes: 0 claims were checked and none is contradicted (which is not a pass: no weights were read);
     1 a claim is contradicted, or a file asks for a look; 3 could not conclude (unreadable, gated, or no claim could be
     checked); 4 nothing to check (no card).

@@ -121,7 +121,6 @@ def scan(
     MODEL and BASE are `org/name`, `org/name@revision`, a Hub URL, or a local folder. Both are pinned to a commit
     before anything is read. Nothing from a repository is executed, and nothing is written to the Hub.
 
-    \b
     With --budget, small tensors are read whole and of the others a random sample of rows, on both sides; what looks
     unusual is then read further, for at most as many bytes again. The report says how likely an edit of each kind
     would have shown. What was not read is never called clean: such a scan ends with a finding (exit code 1) or

@@ -36,7 +36,6 @@ def lineage(
     Possible parents are the declared bases and their family, what --candidates lists, or else models of the same
     architecture and size on the Hub. Tensor tables are read first, a few rows of those that fit; nothing else.
 
-    \b
     Exit codes: 0 the declared base is verified and nearest, or one was found where none is declared; 1 the weights
     say otherwise; 3 could not conclude; 4 nothing to compare.
 

@@ -28,7 +28,7 @@ from reports.wording import (
     place,
     probe_lines,
     read_bytes,
-    reproduce,
+    reproduce_folded,
     severity,
     spoken,
     triage_lines,
@@ -114,7 +114,7 @@ def _parts(report: AuditReport) -> Iterator[RenderableType]:
     yield _heading("Not checked")
     yield from _not_checked(report)
     yield _heading("Reproduce")
-    yield _indented(Text(reproduce(report)))
+    yield Text(reproduce_folded(report))
 
 
 def _facts(report: AuditReport) -> Padding:

@@ -176,8 +176,9 @@ def probe_lines(report: AuditReport) -> tuple[str, ...]:
         if best is None:
             continue
         lines.append(
-            f"From {direction.source} to {direction.target}: {best.text} turned {best.flipped} of {best.carriers} "
-            f"texts of {best.words} words, control words {direction.control_flipped} of {direction.control_tried}."
+            f"From {direction.source} to {direction.target}, '{best.text}' came nearest to a trigger. On the longest "
+            f"texts that it was tried on, of {best.words} words, it turned {best.flipped} of {best.carriers}; control "
+            f"words {direction.control_flipped} of {direction.control_tried}."
         )
     lines += [_shift_line(shift, probe.controls) for shift in probe.shifts]
     if probe.shifts:
@@ -285,7 +286,7 @@ def error_rate(report: AuditReport) -> str:
     false_positive_rate = report.verdict.false_positive_rate
     if false_positive_rate is None:
         return "The false-positive rate is not known: no calibration covers this kind of model."
-    return f"{rate(false_positive_rate)} of clean fine-tunes score at least this high."
+    return f"An estimated {rate(false_positive_rate)} of clean fine-tunes score at least this high."
 
 
 def pinned(repo: Subject | BaseRecord) -> str:
@@ -295,15 +296,25 @@ def pinned(repo: Subject | BaseRecord) -> str:
 
 def reproduce(report: AuditReport) -> str:
     """Return the command that repeats this audit on the very same commits."""
+    return " ".join(_reproduce(report))
+
+
+def reproduce_folded(report: AuditReport) -> str:
+    """Return the same command with an option a line, so that it can be copied from a narrow terminal."""
+    return " \\\n  ".join(_reproduce(report))
+
+
+def _reproduce(report: AuditReport) -> list[str]:
+    """The command with its argument, then each option with its value, all quoted for a shell."""
     command = "card" if card_alone(report) else "scan"
-    words = ["hubaudit", command, clean_line(pinned(report.subject), limit=400)]
+    parts = [["hubaudit", command, clean_line(pinned(report.subject), limit=400)]]
     if report.lineage.base:
-        words += ["--base", clean_line(pinned(report.lineage.base), limit=400)]
+        parts.append(["--base", clean_line(pinned(report.lineage.base), limit=400)])
     if report.triage:
-        words += ["--budget", str(report.triage.budget_bytes)]
+        parts.append(["--budget", str(report.triage.budget_bytes)])
     if report.curvature:
-        words += _data_words(clean_line(report.curvature.source, limit=400))
-    return shlex.join(words)
+        parts.append(_data_words(clean_line(report.curvature.source, limit=400)))
+    return [shlex.join(words) for words in parts]
 
 
 def _data_words(source: str) -> list[str]:

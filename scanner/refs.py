@@ -118,7 +118,7 @@ def _from_folder(text: str, stripped: str) -> RepoSpec:
         path = Path(stripped).expanduser()
         if path.is_dir():
             return RepoSpec(text=text, path=str(path))
-        what = "is a file; give the folder that holds it" if path.exists() else "is not an existing folder"
+        what = "is a file and no folder" if path.exists() else "is not an existing folder"
     except (OSError, ValueError, RuntimeError):  # RuntimeError: `~name` of an unknown user
         what = "is not an existing folder"
     raise _bad(text, what)

@@ -116,7 +116,7 @@ def read_gguf_header(read: ReadRange, file: str, file_size: int) -> GgufHeader:
             return _Parser(raw, file, file_size).header()
         except _Short:
             if end == file_size:
-                _corrupt(file, "ends within its header; it is cut short, so download or publish it again")
+                _corrupt(file, "is cut short: it ends within its header")
             if end == MAX_HEADER_BYTES:
                 _corrupt(file, f"has a header of more than {MAX_HEADER_BYTES:,} bytes, which no real model has")
         wanted = end * GROWTH
@@ -126,8 +126,8 @@ class _Short(Exception):  # noqa: N818
     """The header goes on behind the bytes at hand."""
 
 
-def _corrupt(file: str, why: str) -> Never:
-    raise CorruptWeights(f"The weights file {shown(file)} {why}.")
+def _corrupt(file: str, why: str, advice: str = "download or publish it again") -> Never:
+    raise CorruptWeights(f"The weights file {shown(file)} {why}; {advice}.")
 
 
 @dataclass(slots=True)
@@ -144,12 +144,12 @@ class _Parser:
     def header(self) -> GgufHeader:
         """Parse everything from the start."""
         if self._take(4) != MAGIC:
-            _corrupt(self.file, "is no GGUF file; download or publish it again")
+            _corrupt(self.file, "is no GGUF file")
         version = self._number(_U32)
         if version not in VERSIONS:
             turned = int.from_bytes(version.to_bytes(4, "little"), "big") in VERSIONS
             why = "is written for big-endian machines" if turned else f"has version {version} of the GGUF format"
-            _corrupt(self.file, f"{why}, which is not read; convert it again with a current converter")
+            _corrupt(self.file, f"{why}, which is not read", "convert it again with a current converter")
         tensors, pairs = self._number(_U64), self._number(_U64)
         if tensors > MAX_TENSORS or pairs > MAX_PAIRS:
             _corrupt(self.file, f"declares {tensors:,} tensors and {pairs:,} key-value pairs, which no real model has")

@@ -73,17 +73,16 @@ def header_bytes(prefix: bytes, file: str, file_size: int) -> int:
         CorruptWeights: the file is too short, or the length is over 100 MB or past the end of the file.
     """
     if prefix.startswith(_POINTER_PREFIX):
-        _corrupt(file, "is a Git LFS pointer and not the weights; fetch them with `git lfs pull`")
+        _corrupt(file, "is a Git LFS pointer and not the weights", advice="fetch them with `git lfs pull`")
     if file_size < LENGTH_BYTES or len(prefix) < LENGTH_BYTES:
-        _corrupt(file, f"has {file_size} bytes, too few for a header; download or publish it again")
+        _corrupt(file, f"has {file_size} bytes, too few for a header")
     (length,) = struct.unpack_from("<Q", prefix)
     if length > MAX_HEADER_BYTES:
         _corrupt(file, f"declares a header of {length:,} bytes, over the format's limit of {MAX_HEADER_BYTES:,}")
     if length > file_size - LENGTH_BYTES:
         _corrupt(
             file,
-            f"declares a header of {length:,} bytes but has only {file_size:,}; it is cut short or no safetensors "
-            "file, so download or publish it again",
+            f"declares a header of {length:,} bytes but has only {file_size:,}: it is cut short or no safetensors file",
         )
     return int(length)
 
@@ -110,7 +109,7 @@ def parse_header(raw: bytes, file: str, file_size: int) -> Header:
         )
         _check_coverage(entries, file_size - data_start)
     except JsonError as lie:
-        _corrupt(file, str(lie), lie)
+        _corrupt(file, str(lie), cause=lie)
     tensors = tuple(
         TensorMeta(
             name=entry.name,
@@ -127,8 +126,10 @@ def parse_header(raw: bytes, file: str, file_size: int) -> Header:
     return Header(tensors=tensors, unread=unread, skips=_skips(entries, file), data_start=data_start)
 
 
-def _corrupt(file: str, why: str, cause: Exception | None = None) -> Never:
-    raise CorruptWeights(f"The weights file {shown(file)} {why}.") from cause
+def _corrupt(
+    file: str, why: str, *, advice: str = "download or publish it again", cause: Exception | None = None
+) -> Never:
+    raise CorruptWeights(f"The weights file {shown(file)} {why}; {advice}.") from cause
 
 
 def _check_metadata(metadata: object) -> None:
@@ -201,7 +202,7 @@ def _check_coverage(entries: Iterable[_Entry], data_bytes: int) -> None:
         if position > data_bytes:
             raise JsonError(
                 f"is cut short: the tensor {shown(entry.name)} ends {position - data_bytes:,} bytes past the end of "
-                "the file, so download or publish it again"
+                "the file"
             )
     if position != data_bytes:
         raise JsonError(f"has {data_bytes - position:,} bytes at its end that belong to no tensor")

@@ -1,5 +1,6 @@
 """Open the weights of a repository, whatever their format and wherever they lie."""
 
+from scanner.errors import CorruptWeights
 from scanner.folder import read_file
 from scanner.hub import Hub
 from scanner.records import RepoFacts
@@ -24,6 +25,13 @@ def open_source(facts: RepoFacts, hub: Hub | None, *, gap_bytes: int = GAP_BYTES
         CorruptWeights: a header or an index lies.
         CouldNotConclude: the weights cannot be read, or only formats that are not read yet are there.
     """
+    try:
+        return _open(facts, hub, gap_bytes)
+    except CorruptWeights as error:
+        raise CorruptWeights(f"{facts.ref.name}: {error}") from error  # else nobody knew which side of a pair it is
+
+
+def _open(facts: RepoFacts, hub: Hub | None, gap_bytes: int) -> WeightSource:
     folder = facts.ref.path
     if folder is not None:
         layout = find_layout(facts, lambda path, limit: read_file(folder, path, limit_bytes=limit))

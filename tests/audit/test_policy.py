@@ -111,6 +111,8 @@ def test_the_error_rate_is_the_measured_one(score: float, rate: float, count: in
     made = verdict(hit(score, found=False))
     assert made.false_positive_rate == pytest.approx(rate)
     assert f"{count} of n = 4 score at least as high" in made.calibration
+    assert f"({count} + 1) / (4 + 1)" in made.calibration
+    assert (count + 1) / (4 + 1) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_findings_come_with_tokens_figures_and_advice():
     assert "robust z of log row drift 17.1 σ (threshold > 6)" in text
     assert "high confidence" in text
     assert "Do not feed untrusted text" in text
-    assert "2.0 % of clean fine-tunes score at least this high." in text
+    assert "An estimated 2.0 % of clean fine-tunes score at least" in text
     assert "48 clean fine-tunes" in text
 
 

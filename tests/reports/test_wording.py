@@ -1,4 +1,5 @@
 import dataclasses
+import shlex
 
 import pytest
 import sample_reports
@@ -20,6 +21,7 @@ from reports.wording import (
     outcome_words,
     probe_lines,
     reproduce,
+    reproduce_folded,
 )
 
 HEADLINES = {
@@ -87,7 +89,9 @@ def test_limits_say_whether_the_model_was_run():
 
 
 def test_error_rates_are_quoted_or_said_to_be_unknown():
-    assert error_rate(sample_reports.poisoned_row()) == "2.0 % of clean fine-tunes score at least this high."
+    assert (
+        error_rate(sample_reports.poisoned_row()) == "An estimated 2.0 % of clean fine-tunes score at least this high."
+    )
     assert "not known" in error_rate(sample_reports.inconclusive())
 
 
@@ -100,6 +104,14 @@ def test_the_command_pins_both_sides_and_survives_a_shell():
     spiteful = dataclasses.replace(report.subject, repo_id="a; rm -rf ~", revision=None)
     assert "'a; rm -rf ~'" in reproduce(dataclasses.replace(report, subject=spiteful))
     assert reproduce(sample_reports.inconclusive()) == "hubaudit scan /models/half"
+
+
+def test_the_command_on_several_lines_is_the_same_command_to_a_shell():
+    spiteful = dataclasses.replace(sample_reports.honest().subject, repo_id="a --base b; $(rm -rf ~)", revision=None)
+    for report in (sample_reports.honest(), dataclasses.replace(sample_reports.honest(), subject=spiteful)):
+        folded = reproduce_folded(report)
+        assert len(folded.splitlines()) == 2
+        assert shlex.split(folded.replace("\\\n", "")) == shlex.split(reproduce(report))
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_an_existing_folder_wins_unless_a_revision_is_given(tmp_path: Path, monk
 def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"")
-    with pytest.raises(BadReference, match="is a file; give the folder that holds it"):
+    with pytest.raises(BadReference, match="is a file and no folder; give"):
         parse_spec(str(file))
 
 
