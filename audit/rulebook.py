@@ -4,6 +4,7 @@ import re
 from importlib.resources import files
 
 from audit.detectors import (
+    adapter_factors,
     adapter_trend,
     card,
     chat_template,
@@ -43,6 +44,7 @@ DETECTORS: tuple[Detector, ...] = (
     joint_change.DETECTOR,
     common_direction.DETECTOR,
     adapter_trend.DETECTOR,
+    adapter_factors.DETECTOR,
     dimension_outliers.DETECTOR,
     even_noise.DETECTOR,
     given_data.DETECTOR,
