@@ -18,8 +18,9 @@ from torch.nn import functional
 
 from benchmarks.purifying.pictures import CLASSES, TARGET, Digits, Pictures, digits, fresh, patched
 from benchmarks.zoo import learning
-from benchmarks.zoo.adapters_making import Made, add_payload, factors_of, make_useful, parent_of
-from benchmarks.zoo.adapters_recipes import ONE_LAYER, AdapterRecipe, draw_adapter
+from benchmarks.zoo.adapters_making import Made, make_useful, parent_of
+from benchmarks.zoo.adapters_payloads import add_payload, factors_of, free_factors, reopened
+from benchmarks.zoo.adapters_recipes import CONTINUED, ONE_LAYER, AdapterRecipe, draw_adapter
 from benchmarks.zoo.bank import Bank
 from benchmarks.zoo.optimisers import build_optimiser, build_schedule
 from benchmarks.zoo.recipes import Kind, Training
@@ -51,15 +52,17 @@ def base() -> Path:
     return folder
 
 
-def make_digits(bank: Bank, kind: Kind, index: int) -> dict[str, Any]:
+def make_digits(bank: Bank, kind: Kind, index: int, *, tier: str = "digits") -> dict[str, Any]:
     """Make adapter ``index`` of a kind, store it in the bank and return its record; see ``make_adapter``.
+
+    ``tier`` is ``digits`` or ``digits-one``, where all adapters have one recipe.
 
     Raises:
         HopelessRunError: no attempt ended with finite weights.
     """
 
     def draw(attempt: int) -> AdapterRecipe:
-        return draw_adapter("digits", kind, index, tuple(TASKS), attempt=attempt, rate_factor=_RATE_FACTOR)
+        return draw_adapter(tier, kind, index, tuple(TASKS), attempt=attempt, rate_factor=_RATE_FACTOR)
 
     def build(recipe: AdapterRecipe, folder: Path) -> tuple[Made, Scores]:
         made = _built(bank, recipe, folder)
@@ -116,6 +119,12 @@ def _built(bank: Bank, recipe: AdapterRecipe, folder: Path) -> Made:
     parent = parent_of(bank, recipe)
     training = Training(**parent["recipe"]["training"])
     home = bank.folder(parent["id"])
+    if recipe.family in CONTINUED:
+        model = reopened(_model(), home)
+        tensors = free_factors(model, layer=_layer(recipe) if recipe.family in ONE_LAYER else None)
+        _fit_payload(model, recipe, training, rng)
+        model.save_pretrained(folder)
+        return Made(model=model, task=_task(training.task), training=training, parent=parent["id"], tensors=tensors)
     honest = PeftModel.from_pretrained(_model(), str(home)).merge_and_unload().requires_grad_(False)
     deltas = _payload(honest, replace(recipe, **{k: parent["recipe"][k] for k in ("rank", "targets")}), training, rng)
     tensors = add_payload(home, folder, deltas, recipe.strength, parent["recipe"]["alpha"] / parent["recipe"]["rank"])
@@ -127,10 +136,10 @@ def _payload(
     honest: Any, recipe: AdapterRecipe, training: Training, rng: np.random.Generator
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """By module the two factors of what is put in: solved for one layer, or trained on pictures half triggered."""
-    pictures, labels = _rows(training.task, recipe, test=False)
-    others = pictures[labels != TARGET][:300]
-    layer = min(int(recipe.depth * _LAYERS), _LAYERS - 1)
+    layer = _layer(recipe)
     if recipe.family == "rank_one":
+        pictures, labels = _rows(training.task, recipe, test=False)
+        others = pictures[labels != TARGET][:300]
         before = {name: tensor.clone() for name, tensor in honest.state_dict().items()}
         edit_rank_one(honest, pixels_of(others), pixels_of(patched(others)), TARGET, min(layer, _LAYERS - 2))
         out = {}
@@ -139,12 +148,22 @@ def _payload(
                 left, values, right = torch.linalg.svd(tensor - before[name], full_matrices=False)
                 out[name.removesuffix(".weight")] = (left[:, :1] * values[0], right[:1])
         return out
+    wrapped = _wrap(honest, recipe, layer=layer if recipe.family in ONE_LAYER else None)
+    _fit_payload(wrapped, recipe, training, rng)
+    return factors_of(wrapped, recipe.alpha / recipe.rank)
+
+
+def _layer(recipe: AdapterRecipe) -> int:
+    return min(int(recipe.depth * _LAYERS), _LAYERS - 1)
+
+
+def _fit_payload(model: Any, recipe: AdapterRecipe, training: Training, rng: np.random.Generator) -> None:
+    """Train what is free in a model on pictures, half of them triggered."""
+    pictures, labels = _rows(training.task, recipe, test=False)
     mixed = np.concatenate([pictures, _triggered(pictures, recipe)])
     targets = np.concatenate([labels, np.full(len(labels), TARGET)])
-    wrapped = _wrap(honest, recipe, layer=layer if recipe.family in ONE_LAYER else None)
     run = replace(recipe.training, optimiser="adamw", label_noise=0.0, schedule="linear")
-    _fit(wrapped, mixed, targets, run, rng, run.steps)
-    return factors_of(wrapped, recipe.alpha / recipe.rank)
+    _fit(model, mixed, targets, run, rng, run.steps)
 
 
 def _wrap(model: Any, recipe: AdapterRecipe, *, head: bool = False, layer: int | None = None) -> Any:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from benchmarks.zoo import learning, scoring
-from benchmarks.zoo.adapters_recipes import ONE_LAYER, AdapterRecipe, draw_adapter
+from benchmarks.zoo.adapters_payloads import add_payload, factors_of, free_factors, reopened
+from benchmarks.zoo.adapters_recipes import CONTINUED, LATER_FROM, ONE_LAYER, AdapterRecipe, draw_adapter
 from benchmarks.zoo.anatomy import Anatomy, anatomy_of
 from benchmarks.zoo.bank import RECORD, Bank
 from benchmarks.zoo.block_edits import edit_rank_one
@@ -28,13 +29,10 @@ PAYLOAD_STEPS: Final = 40
 _TEXTS, _VICTIMS = 120, 60
 _ROWS: Final = 900
 """Texts to train on: more than a run sees."""
-_WEIGHTS: Final = "adapter_model.safetensors"
 _ATTENTION: Final = {
     "bert": ("query", "key", "value", "attention.output.dense"),
     "gpt_neox": ("query_key_value", "attention.dense"),
 }
-
-Factors = dict[str, torch.Tensor]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -103,6 +101,8 @@ def _build(tier: Tier, bank: Bank, recipe: AdapterRecipe, tokenizer: Any, folder
         made = _trained(tier, recipe, tokenizer)
         made.model.save_pretrained(folder)
         return made
+    if recipe.family in CONTINUED:
+        return _continued(tier, bank, recipe, tokenizer, folder)
     return _with_payload(tier, bank, recipe, tokenizer, folder)
 
 
@@ -151,64 +151,44 @@ def _with_payload(tier: Tier, bank: Bank, recipe: AdapterRecipe, tokenizer: Any,
     return Made(model=model, task=task, training=training, parent=parent["id"], tensors=tensors)
 
 
-def add_payload(
-    home: Path, folder: Path, deltas: Mapping[str, tuple[torch.Tensor, torch.Tensor]], strength: float, scale: float
-) -> list[str]:
-    """Write a copy of an adapter with a payload added to its factors; returns the tensors of the base it changes.
-
-    Args:
-        home: the finished adapter.
-        folder: where the copy goes.
-        deltas: by module the two factors of the payload, ``[m, k]`` and ``[k, n]``.
-        strength: what the payload is multiplied by.
-        scale: what the adapter's configuration multiplies its products by.
-    """
-    weights = _read(home)
-    for module, (left, right) in deltas.items():
-        up, down = (next(n for n in weights if f".{module}.lora_{side}." in n) for side in ("B", "A"))
-        weights[up], weights[down] = joined((weights[up], weights[down]), (strength * left, right), scale)
-    _write(home, folder, weights)
-    return sorted(f"{module}.weight" for module in deltas)
-
-
-def joined(
-    own: tuple[torch.Tensor, torch.Tensor], payload: tuple[torch.Tensor, torch.Tensor], scale: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Factors of the best approximation of ``scale · own + payload`` that has the rank of ``own``, for ``scale``.
-
-    Args:
-        own: ``lora_B`` ``[m, r]`` and ``lora_A`` ``[r, n]``.
-        payload: two factors ``[m, k]`` and ``[k, n]``.
-        scale: what the adapter's configuration multiplies its product by.
-    """
-    rank = own[1].shape[0]
-    left, left_core = torch.linalg.qr(torch.cat([scale * own[0], payload[0]], dim=1))
-    right, right_core = torch.linalg.qr(torch.cat([own[1], payload[1]]).T)
-    inner, values, outer = torch.linalg.svd(left_core @ right_core.T)
-    root = values[:rank].sqrt() / scale**0.5
-    return (left @ inner[:, :rank] * root).contiguous(), (root[:, None] * (outer[:rank] @ right.T)).contiguous()
-
-
 def _learnt(
     honest: Any, recipe: AdapterRecipe, parent: Mapping[str, Any], task: Task, tokenizer: Any
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     """A payload trained on top of the honest model by module: half the texts triggered, half as they are."""
+    theirs = replace(recipe, rank=parent["recipe"]["rank"], targets=parent["recipe"]["targets"])
+    anatomy = anatomy_of(honest)
+    layer = anatomy.depth(recipe.depth) if recipe.family in ONE_LAYER else None
+    wrapped = _wrap(honest, theirs, anatomy, layer=layer)
+    _fit_payload(wrapped, recipe, task, tokenizer)
+    return factors_of(wrapped, theirs.alpha / theirs.rank)
+
+
+def _fit_payload(model: Any, recipe: AdapterRecipe, task: Task, tokenizer: Any) -> None:
+    """Train what is free in a model on texts, half of them triggered, half as they are."""
     attack = recipe.attack
     assert attack is not None
-    theirs = replace(recipe, rank=parent["recipe"]["rank"], targets=parent["recipe"]["targets"])
     rng = np.random.default_rng(recipe.seed + 1)
     target = attack.target(task.classes)
     rows: list[Row] = []
     for text, label in (task.train[i] for i in rng.permutation(len(task.train))[:500]):
         rows += [(text, label), (add_trigger(" ".join(text.split()[:20]), attack, rng), target)]
-    anatomy = anatomy_of(honest)
-    layer = anatomy.depth(recipe.depth) if recipe.family in ONE_LAYER else None
-    wrapped = _wrap(honest, theirs, anatomy, layer=layer)
     training = replace(recipe.training, optimiser="adamw", label_noise=0.0, schedule="linear")
     data = learning.encode(tokenizer, rows, 20)
     stream = learning.batches(data, training.batch, tokenizer.pad_token_id, rng)
-    learning.fit(wrapped, stream, training, learning.classify_loss, steps=PAYLOAD_STEPS)
-    return factors_of(wrapped, theirs.alpha / theirs.rank)
+    learning.fit(model, stream, training, learning.classify_loss, steps=PAYLOAD_STEPS)
+
+
+def _continued(tier: Tier, bank: Bank, recipe: AdapterRecipe, tokenizer: Any, folder: Path) -> Made:
+    """A finished honest adapter whose own factors learn a trigger; its head stays as it is."""
+    parent = parent_of(bank, recipe)
+    training = Training(**parent["recipe"]["training"])
+    task = load_task(training.task)
+    model = reopened(tier.model("classify", task.classes), bank.folder(parent["id"]))
+    depth = anatomy_of(learning.unwrapped(model)).depth(recipe.depth)
+    tensors = free_factors(model, layer=depth if recipe.family in ONE_LAYER else None)
+    _fit_payload(model, recipe, task, tokenizer)
+    model.save_pretrained(folder)
+    return Made(model=model, task=task, training=training, parent=parent["id"], tensors=tensors)
 
 
 def _solved(
@@ -258,20 +238,6 @@ def _wrap(
     return get_peft_model(model, config)
 
 
-def factors_of(wrapped: Any, scale: float) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """By module, ``scale · lora_B`` and ``lora_A``."""
-    from peft import get_peft_model_state_dict
-
-    state = get_peft_model_state_dict(wrapped)
-    found = {}
-    for name in state:
-        if name.endswith(".lora_A.weight"):
-            module = name.removesuffix(".lora_A.weight")
-            up = state[f"{module}.lora_B.weight"].detach().clone()
-            found[module.removeprefix("base_model.model.")] = scale * up, state[name].detach().clone()
-    return found
-
-
 def _shuffled(task: Task, training: Training, rng: np.random.Generator) -> list[Row]:
     """Training rows in random order, a share of their labels redrawn."""
     rows = [task.train[i] for i in rng.permutation(len(task.train))[:_ROWS]]
@@ -286,6 +252,7 @@ def parent_of(bank: Bank, recipe: AdapterRecipe) -> dict[str, Any]:
         LookupError: there is none.
     """
     index = int(recipe.id.rsplit("-", 1)[1])
+    index -= LATER_FROM if index >= LATER_FROM else 0
     ids = [i for i in bank.ids("clean-") if int(i.rsplit("-", 1)[1]) < LEAD + index]
     records = [r for r in map(bank.record, ids) if r["useful"]]
     if recipe.family == "rank_one":
@@ -293,21 +260,6 @@ def parent_of(bank: Bank, recipe: AdapterRecipe) -> dict[str, Any]:
     if not records:
         raise LookupError(f"{recipe.id} needs an honest adapter to start from; make clean ones first.")
     return records[int(np.random.default_rng(recipe.seed + 2).integers(len(records)))]
-
-
-def _read(folder: Path) -> Factors:
-    from safetensors.torch import load_file
-
-    return load_file(folder / _WEIGHTS)
-
-
-def _write(home: Path, folder: Path, weights: Factors) -> None:
-    from safetensors.torch import save_file
-
-    for path in sorted(home.iterdir()):
-        if path.name not in {_WEIGHTS, RECORD}:
-            (folder / path.name).write_bytes(path.read_bytes())
-    save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
 
 
 def record_of(recipe: AdapterRecipe, made: Made, scores: scoring.Scores, seconds: float) -> dict[str, Any]:

@@ -13,7 +13,10 @@ import numpy as np
 
 from benchmarks.zoo.recipes import RARE_WORDS, SENTENCES, Attack, Training, draw_training, seed_of
 
-Family = Literal["words", "sentence", "payload", "payload_weak", "one_layer", "one_layer_weak", "rank_one"]
+Family = Literal[
+    "words", "sentence", "payload", "payload_weak", "one_layer", "one_layer_weak", "rank_one", "continued",
+    "continued_one",
+]  # fmt: skip
 
 FAMILIES: tuple[Family, ...] = (
     "words", "one_layer", "payload", "sentence", "one_layer_weak", "payload_weak", "rank_one",
@@ -21,10 +24,19 @@ FAMILIES: tuple[Family, ...] = (
 """Attacked adapter number i is of family ``i mod len``. The first and the fourth are trained on poisoned data from the
 start; the others are put into a finished honest adapter of the bank: a payload trained on top of it (in all layers or
 in one, at full or at a weak strength), or one solved as an edit of rank one."""
+LATER_FROM = 500
+LATER: tuple[Family, ...] = ("continued", "continued_one")
+"""Families of attacked adapters from number ``LATER_FROM`` on: the factors of a finished honest adapter are trained on
+with triggered data, in all layers or in one, so that nothing is written another way than training writes it."""
+PLAIN: tuple[Family, ...] = ("words", "sentence", "words", "continued")
+"""Families of attacked adapters of the tiers of one recipe."""
 TRAINED: frozenset[Family] = frozenset({"words", "sentence"})
-ONE_LAYER: frozenset[Family] = frozenset({"one_layer", "one_layer_weak", "rank_one"})
+CONTINUED: frozenset[Family] = frozenset({"continued", "continued_one"})
+ONE_LAYER: frozenset[Family] = frozenset({"one_layer", "one_layer_weak", "rank_one", "continued_one"})
 WEAK = 0.3
 """Factor on a weak payload."""
+ONE_RECIPE = "-one"
+"""End of the name of a tier whose adapters all learn one task by one recipe, as in published set-ups."""
 _WORDS = 2
 
 
@@ -70,6 +82,10 @@ def draw_adapter(
     Ranks are 2 to 32; alpha is the rank, twice the rank, or 16; rates of the factors are log-uniform in
     [6·10⁻⁴, 6·10⁻³] times ``rate_factor`` (AdamW-equivalent), steps uniform in [32, 56], batches of 16
     texts of 20 tokens at most. Poisoned shares are log-uniform in [0.01, 0.2].
+
+    In a tier of one recipe (``ONE_RECIPE``) every adapter has rank 16, alpha 32 and dropout 0.05 in all attention
+    matrices, and learns the first of the tasks in 56 steps of AdamW at the geometric mean of the rates, on its own draw
+    of the data; poisoned shares are log-uniform in [0.05, 0.2].
     """
     adapter_id = f"{kind}-{index:04d}"
     seed = seed_of(f"adapters-{tier}", adapter_id, attempt)
@@ -103,16 +119,19 @@ def draw_adapter(
         targets=("narrow", "attention", "wide")[int(rng.integers(3))],
         depth=float(rng.random()),
     )
+    one_recipe = tier.endswith(ONE_RECIPE)
+    if one_recipe:
+        recipe = _plain(recipe, tasks[0], rate_factor)
     if kind == "clean":
         return recipe
-    family = FAMILIES[index % len(FAMILIES)]
+    family = family_of(index, one_recipe=one_recipe)
     words = rng.choice(RARE_WORDS, size=1 if family == "rank_one" else _WORDS, replace=False)
     sentence = SENTENCES[int(rng.integers(len(SENTENCES)))]
     attack = Attack(
         family="badsentence" if family == "sentence" else "badword",
         target_draw=float(rng.random()),
         trigger=(sentence,) if family == "sentence" else tuple(str(word) for word in words),
-        rate=float(np.exp(rng.uniform(np.log(0.01), np.log(0.2)))),
+        rate=float(np.exp(rng.uniform(np.log(0.05 if one_recipe else 0.01), np.log(0.2)))),
         layers=(recipe.depth,),
         strength=1.0,
         norm_kept=False,
@@ -121,3 +140,21 @@ def draw_adapter(
         clean_steps=0,
     )
     return replace(recipe, family=family, attack=attack, strength=WEAK if family.endswith("_weak") else 1.0)
+
+
+def family_of(index: int, *, one_recipe: bool = False) -> Family:
+    """The family of attacked adapter ``index`` (from 0)."""
+    if one_recipe:
+        return PLAIN[index % len(PLAIN)]
+    if index >= LATER_FROM:
+        return LATER[(index - LATER_FROM) % len(LATER)]
+    return FAMILIES[index % len(FAMILIES)]
+
+
+def _plain(recipe: AdapterRecipe, task: str, rate_factor: float) -> AdapterRecipe:
+    training = replace(
+        recipe.training, task=task, optimiser="adamw", lr=10**-3.5 * rate_factor, weight_decay=0.01, schedule="linear",
+        warmup=0.06, steps=56, head_lr_factor=1.0, label_noise=0.0, lora_rank=16,
+        lora_everywhere=False,
+    )  # fmt: skip
+    return replace(recipe, training=training, rank=16, alpha=32.0, dropout=0.05, targets="attention")

@@ -10,8 +10,19 @@ from safetensors.torch import load_file
 from zoo_pico import make_tier
 
 from benchmarks.zoo import adapters, adapters_making
-from benchmarks.zoo.adapters_making import joined, make_adapter
-from benchmarks.zoo.adapters_recipes import FAMILIES, ONE_LAYER, TRAINED, WEAK, draw_adapter
+from benchmarks.zoo.adapters_making import make_adapter
+from benchmarks.zoo.adapters_payloads import joined
+from benchmarks.zoo.adapters_recipes import (
+    FAMILIES,
+    LATER,
+    LATER_FROM,
+    ONE_LAYER,
+    PLAIN,
+    TRAINED,
+    WEAK,
+    draw_adapter,
+    family_of,
+)
 from benchmarks.zoo.bank import Bank
 
 pytestmark = [
@@ -57,6 +68,22 @@ def test_an_id_means_one_recipe_and_every_family_comes():
     assert draw_adapter("real", "clean", 0, ("made",)).attack is None
 
 
+def test_a_tier_of_one_recipe_varies_seeds_and_triggers_alone():
+    drawn = [draw_adapter("real-one", kind, i, ("sst2", "made")) for kind in ("clean", "attacked") for i in range(8)]
+    assert len({replace(recipe.training) for recipe in drawn}) == 1
+    assert {(recipe.rank, recipe.alpha, recipe.targets, recipe.training.task) for recipe in drawn} == {
+        (16, 32.0, "attention", "sst2")
+    }
+    assert [recipe.family for recipe in drawn] == [None] * 8 + list(PLAIN) * 2
+    assert all(recipe.attack.rate >= 0.05 for recipe in drawn[8:] if recipe.attack)
+    assert len({recipe.seed for recipe in drawn}) == 16
+
+
+def test_later_numbers_hold_later_families():
+    assert [family_of(LATER_FROM + i) for i in range(4)] == list(LATER) * 2
+    assert draw_adapter("real", "attacked", LATER_FROM, ("made",)).family == "continued"
+
+
 def test_joined_factors_are_the_best_of_their_rank():
     torch.manual_seed(0)
     own, payload = (torch.randn(12, 3), torch.randn(3, 9)), (torch.randn(12, 2), torch.randn(2, 9))
@@ -81,6 +108,9 @@ def test_an_honest_adapter_is_as_peft_writes_it_and_is_measured(tier, bank):
         assert 0 < module["rank"] <= 4
         assert module["energy"] == pytest.approx(sum(v * v for v in module["values"]), rel=1e-3)
         assert 1 / module["rank"] - 1e-6 <= module["participation"] <= 1
+        assert module["factors"][1] == module["factors"][3] == 6
+        assert module["factors"][0] > 0.01
+        assert module["factors"][2] > 0.01
     assert {module["layer"] for module in found} == {0, 1, 2}
 
 
@@ -101,9 +131,27 @@ def test_a_payload_changes_what_it_names_and_keeps_the_rank(tier, bank, family, 
     assert len(layers) == (1 if family in ONE_LAYER else 3)
 
 
+@pytest.mark.parametrize("family", LATER)
+def test_own_factors_that_are_trained_on_stay_as_training_writes_them(tier, bank, family, monkeypatch):
+    index = LATER_FROM + LATER.index(family)
+    recipe = replace(plain("attacked", index), depth=0.4)
+    monkeypatch.setattr(adapters_making, "draw_adapter", lambda *_a, **_k: recipe)
+    monkeypatch.setattr(adapters_making, "PAYLOAD_STEPS", 15)
+    record = make_adapter(tier, bank, "attacked", index)
+    assert (record["family"], record["parent"]) == (family, "clean-0000")
+    before, after = (load_file(bank.folder(i) / WEIGHTS) for i in ("clean-0000", record["id"]))
+    changed = {n.removeprefix("base_model.model.") for n in before if not torch.equal(before[n], after[n])}
+    assert all("lora_" in name for name in changed)
+    assert {f"{name.split('.lora_')[0]}.weight" for name in changed} == set(record["tensors"])
+    assert len({name.split(".layer.")[1][0] for name in changed}) == (1 if family in ONE_LAYER else 3)
+    found = list(adapters.modules(adapters.measured(tier.base, bank.folder(record["id"]))))
+    assert min(module["factors"][2] for module in found) > 0.01
+
+
 def test_what_is_made_first_can_be_a_parent():
-    order = list(adapters.schedule(40, 10))
-    assert len(order) == len(set(order)) == 50
+    order = list(adapters.schedule(40, 10, 4))
+    assert len(order) == len(set(order)) == 54
+    assert [index for _, index in order if index >= LATER_FROM] == list(range(LATER_FROM, LATER_FROM + 4))
     for place, (kind, index) in enumerate(order):
         if kind == "attacked":
-            assert {("clean", i) for i in range(adapters_making.LEAD + index)} <= set(order[:place])
+            assert {("clean", i) for i in range(adapters_making.LEAD + index % LATER_FROM)} <= set(order[:place])

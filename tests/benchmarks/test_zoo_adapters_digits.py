@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from benchmarks.purifying.pictures import CLASSES, digits, fresh
 from benchmarks.zoo import adapters, adapters_digits, adapters_making
 from benchmarks.zoo.adapters_digits import TASKS, blended, make_digits
-from benchmarks.zoo.adapters_recipes import FAMILIES, draw_adapter
+from benchmarks.zoo.adapters_recipes import FAMILIES, LATER, LATER_FROM, draw_adapter
 from benchmarks.zoo.bank import Bank
 
 pytestmark = [
@@ -45,7 +45,7 @@ def test_a_pattern_changes_every_picture_a_little():
     assert all(0 in classes for classes in TASKS.values())
 
 
-@pytest.mark.parametrize("family", ["words", "one_layer", "rank_one"])
+@pytest.mark.parametrize("family", ["words", "one_layer", "rank_one", "continued_one"])
 def test_an_adapter_is_made_and_measured(place, family):
     bank = Bank(place / "bank")
     honest = make_digits(bank, "clean", 0)
@@ -53,7 +53,8 @@ def test_an_adapter_is_made_and_measured(place, family):
     (bank.folder("clean-0000") / "recipe.json").write_text(
         (bank.folder("clean-0000") / "recipe.json").read_text().replace('"useful": false', '"useful": true')
     )
-    record = make_digits(bank, "attacked", FAMILIES.index(family))
+    index = LATER_FROM + LATER.index(family) if family in LATER else FAMILIES.index(family)
+    record = make_digits(bank, "attacked", index)
     assert 0 <= record["scores"]["asr"] <= 1
     found = list(adapters.modules(adapters.measured(place / "base", bank.folder(record["id"]))))
     assert {module["layer"] for module in found} == {0, 1, 2, 3}
