@@ -15,7 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from diff_page import splice
+from diff_page import section
+
+from benchmarks.pages import splice
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS = ROOT / "build" / "bench"
@@ -44,7 +46,7 @@ def main() -> None:
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     if set(PARTS) <= set(results):
-        PAGE.write_text(splice(PAGE.read_text() if PAGE.exists() else "", results))
+        PAGE.write_text(splice(PAGE.read_text() if PAGE.exists() else "", section(results)))
 
 
 def lowest(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """The section of docs/benchmarks.md about the diff, written from ``benchmarks/results/diff.json`` alone."""
 
-import re
 from collections.abc import Iterator
 from textwrap import fill
 from typing import Any
@@ -38,13 +37,9 @@ bandwidth (aim: 1.15). {requests} requests, {cpu_seconds:.1f} s of processor tim
 COLUMNS = ("", "cores", "read GB/s", "moments", "residual", "spectrum", "torch", "torch in blocks")
 
 
-def splice(text: str, results: dict[str, Any]) -> str:
-    """Replace the section in a page, or append it."""
-    made = "\n".join((BEGIN, "## Diff speed and memory", "", *_section(results), END, ""))
-    pattern = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END) + r"\n?", re.DOTALL)
-    if pattern.search(text):
-        return pattern.sub(lambda _: made, text)
-    return f"{text.rstrip() or '# Benchmarks'}\n\n{made}"
+def section(results: dict[str, Any]) -> str:
+    """Return the section, between its marks."""
+    return "\n".join((BEGIN, "## Diff speed and memory", "", *_section(results), END, ""))
 
 
 def _section(results: dict[str, Any]) -> Iterator[str]:

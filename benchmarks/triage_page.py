@@ -1,6 +1,5 @@
 """The section of docs/benchmarks.md about scans with a budget, from ``benchmarks/results/triage.json`` alone."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import fill
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.pages import splice
 from pipelines.purify.intervals import rate
 
 BEGIN, END = "<!-- triage:begin -->", "<!-- triage:end -->"
@@ -50,9 +50,7 @@ NOTES = """
 def write(results: dict[str, Any]) -> None:
     """Replace the section in the page, or append it."""
     made = "\n".join((BEGIN, "## A scan with a budget", "", *_section(results), END, ""))
-    text = PAGE.read_text() if PAGE.exists() else "# Benchmarks\n"
-    pattern = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END) + r"\n?", re.DOTALL)
-    PAGE.write_text(pattern.sub(lambda _: made, text) if pattern.search(text) else f"{text.rstrip()}\n\n{made}")
+    PAGE.write_text(splice(PAGE.read_text() if PAGE.exists() else "", made))
 
 
 def interval(seen: int, n: int) -> tuple[float, float]:
