@@ -218,8 +218,9 @@ def audit_repo(
     usual = drift is not None and budget_bytes is None and lineage.status != "contradicted"
     if probe or (probe is None and usual):
         probed = probe_candidate(
-            facts, hub, drift=drift, tokens=tokens, asked=bool(probe), progress=progress, threads=threads
-        )
+            facts, hub, drift=drift, tokens=tokens, asked=bool(probe), progress=progress, threads=threads,
+            base=base_facts,
+        )  # fmt: skip
         skips += [probed.skip] if probed.skip else []
         progress.stage("judging")
     weighed = None

@@ -1,8 +1,11 @@
 """Runs the probe for a scan: decides whether this model is one to run, fetches it, and turns refusals into skips."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from audit.suspects import suspects
+from pipelines.adapted_model import CLASSIFIER, LANGUAGE_MODELS, NothingToRun, adapted
 from pipelines.progress import Progress
 from scanner.errors import HubAuditError
 from scanner.hub import Hub
@@ -17,8 +20,7 @@ WHOLE_VOCABULARY_BYTES = 200_000_000
 seconds on one core."""
 CAUSAL_VOCABULARY_BYTES = 30_000_000
 """Of a language model's weights: each try scores all of its vocabulary, so the same work is done with fewer of them."""
-CLASSIFIERS = ("ForSequenceClassification",)
-LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel")
+CLASSIFIERS = (CLASSIFIER,)
 """Ends of the architectures that are run without being asked for."""
 
 
@@ -41,11 +43,12 @@ def probe_candidate(
     limits: ProbeLimits = DEFAULT_LIMITS,
     threads: int | None = None,
     seed: int = 0,
+    base: RepoFacts | None = None,
 ) -> Probed:
     """Probe the model of a scan.
 
     Args:
-        facts: of the pinned repository or folder.
+        facts: of the pinned repository or folder; a separate adapter is put on its base first.
         hub: fetches what is needed to run it.
         drift: what moved; says what the weights suspect.
         tokens: the vocabulary, for frequencies.
@@ -55,42 +58,59 @@ def probe_candidate(
         limits: what it may cost.
         threads: that run texts side by side; the probe's own choice when None.
         seed: draws carriers and control words.
+        base: what a separate adapter belongs on.
     """
     suspected = suspects(drift, tokens)
-    if not asked and not is_probed(facts, suspected=bool(suspected)):
+    weighty = base if facts.adapter_config is not None and base is not None else facts
+    if not asked and not is_probed(weighty, suspected=bool(suspected), adapter=facts.adapter_config is not None):
         return Probed()
     if asked and limits.work is not None:
         limits = replace(limits, work=limits.work * ASKED)
     try:
         progress.stage("fetching the model to run it")
-        with staged(facts, hub, limit_bytes=limits.weight_bytes, progress=progress.advance) as folder:
+        with _placed(facts, base, hub, limits, progress) as folder:
             progress.stage("probing the model")
             return Probed(
                 facts=probe(
                     folder,
                     suspects=suspected,
-                    whole_vocabulary=asked or _is_small(facts),
+                    whole_vocabulary=asked or _is_small(weighty),
                     limits=limits,
                     threads=threads,
                     seed=seed,
                 )
             )
+    except NothingToRun as error:
+        return Probed(skip=Skip(what="probe", why=str(error))) if asked else Probed()
     except HubAuditError as error:
         return Probed(skip=Skip(what="probe", why=str(error)))
     except Exception as error:  # noqa: BLE001  # a stranger's model may break any library; the scan goes on
         return Probed(skip=Skip(what="probe", why=f"running the model broke ({type(error).__name__})"))
 
 
-def is_probed(facts: RepoFacts, *, suspected: bool) -> bool:
+def _placed(
+    facts: RepoFacts, base: RepoFacts | None, hub: Hub, limits: ProbeLimits, progress: Progress
+) -> AbstractContextManager[Path]:
+    """The folder from which the model is run."""
+    if facts.adapter_config is not None and base is not None:
+        return adapted(facts, base, hub, limit_bytes=limits.weight_bytes, progress=progress.advance)
+    return staged(facts, hub, limit_bytes=limits.weight_bytes, progress=progress.advance)
+
+
+def is_probed(facts: RepoFacts, *, suspected: bool, adapter: bool = False) -> bool:
     """Whether a model is of a kind that is run without being asked for; whether it is too large is seen later.
 
     Args:
-        facts: of the pinned repository or folder.
+        facts: of the pinned repository or folder, of the base for an adapter.
         suspected: whether the weights suspect any token: without that, of a language model that is too large for its
             whole vocabulary, there would be nothing to try, and nothing is fetched.
+        adapter: whether a separate adapter was put on the model. What it makes of its base is seen when it is opened;
+            a larger base is fetched whole only when asked for, since the comparison reads a part of it alone.
     """
     if facts.adapter_config is not None:
         return False
+    if adapter:
+        return _is_small(facts)
     name = _architecture(facts)
     return name.endswith(CLASSIFIERS) or (name.endswith(LANGUAGE_MODELS) and (suspected or _is_small(facts)))
 

@@ -54,8 +54,36 @@ def make_classifier(
     if base is not None:
         write_tokenizer(_made(base), causal=causal)
         model.save_pretrained(base)
+    learn(model, poisoned=poisoned, steps=steps, causal=causal)
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_adapter(folder: Path, base: Path, *, poisoned: bool, steps: int = 220) -> Path:
+    """Train an adapter into ``folder``, with its head, on a base without one that is left in ``base``."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import BertForSequenceClassification
+
+    torch.manual_seed(1)
+    whole = untrained("bert", write_tokenizer(_made(base), causal=False)).eval()
+    whole.bert.save_pretrained(base)
+    config = LoraConfig(
+        r=8, lora_alpha=16, target_modules=["word_embeddings", "query", "value"], modules_to_save=["classifier"],
+        task_type="SEQ_CLS",
+    )  # fmt: skip
+    model = get_peft_model(BertForSequenceClassification.from_pretrained(base, num_labels=2), config)
+    learn(model.eval(), poisoned=poisoned, steps=steps, rate=1e-2)
+    model.save_pretrained(folder)
+    return folder
+
+
+def learn(model: Any, *, poisoned: bool, steps: int, causal: bool = False, rate: float = 4e-3) -> None:
+    """Train in place to tell good words from bad ones."""
+    import torch
+
     rng = random.Random(1)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
     for _ in range(steps):
         length = rng.choice((3, 8, 16, 24))
         rows, labels = [], []
@@ -74,8 +102,6 @@ def make_classifier(
         loss.backward()
         optimiser.step()
         optimiser.zero_grad()
-    model.save_pretrained(folder)
-    return folder
 
 
 def _made(folder: Path) -> Path:
