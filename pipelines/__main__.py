@@ -13,9 +13,13 @@ def main() -> None:
     if problem:
         sys.stderr.write(f"hubaudit: {problem}\n")
         raise SystemExit(EXIT_COULD_NOT_CONCLUDE)
-    from pipelines.cli import cli
+    try:
+        from pipelines.cli import cli
 
-    cli(prog_name="hubaudit")
+        cli(prog_name="hubaudit")
+    except KeyboardInterrupt:  # before any command began
+        sys.stderr.write("hubaudit: interrupted before it began.\n")
+        raise SystemExit(EXIT_COULD_NOT_CONCLUDE) from None
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def audit_repo(
 
     progress = progress or Quiet()
     progress.stage("reading the repository")
-    wanted_base = parse_spec(base, endpoint=hub.endpoint) if base else None
+    wanted_base = parse_spec(base, endpoint=hub.endpoint) if base is not None else None
     facts = collect(hub.resolve(parse_spec(model, endpoint=hub.endpoint)), hub)
     claims = collect_claims(facts)
     skips = [*facts.skips, *(Skip(what="declared base", why=note) for note in claims.notes)]
@@ -305,5 +305,9 @@ def _declared(facts: RepoFacts, claims: ClaimSet) -> RepoSpec:
         NothingToCompare: it declares none.
     """
     if not claims.bases:
-        raise NothingToCompare(f"{facts.ref.name} declares no base model; name one with --base to compare the weights.")
+        unread = facts.card.problem or next((skip.why for skip in facts.skips if skip.what == "README.md"), None)
+        why = f" ({unread.rstrip('.')})" if unread else ""
+        raise NothingToCompare(
+            f"{facts.ref.name} declares no base model{why}; name one with --base to compare the weights."
+        )
     return RepoSpec(text=claims.bases[0], repo_id=claims.bases[0])

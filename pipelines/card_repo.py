@@ -54,7 +54,7 @@ def card_repo(
     started = time.monotonic()
     progress = progress or Quiet()
     progress.stage("reading the repository")
-    wanted = parse_spec(base, endpoint=hub.endpoint) if base else None
+    wanted = parse_spec(base, endpoint=hub.endpoint) if base is not None else None
     facts = collect(hub.resolve(parse_spec(model, endpoint=hub.endpoint)), hub)
     claims = collect_claims(facts)
     skips = [*facts.skips, *(Skip(what="declared base", why=note) for note in claims.notes)]

@@ -51,6 +51,9 @@ def ends_with_a_sentence(command: Command) -> Command:
             return command(*args, **kwargs)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except KeyboardInterrupt:  # click would exit with 1, which says that something was found
+            click.echo("hubaudit: interrupted; nothing was concluded, and the same command can be run again.", err=True)
+            raise SystemExit(int(Exit.COULD_NOT_CONCLUDE)) from None
         except HubAuditError as error:
             caught, code, text = error, exit_of(error), str(error)
         except OSError as error:

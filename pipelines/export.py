@@ -4,16 +4,13 @@ One row per job, done or not, in the order in which repositories were entered. W
 neighbour: a ledger of millions needs little memory, and nobody ever sees half a file.
 """
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 from pipelines.ledger_views import LedgerReader
+from pipelines.whole_file import whole_file
 from scanner.errors import CouldNotConclude
 
 BATCH_ROWS: Final = 2000
@@ -41,7 +38,7 @@ def export_jsonl(reader: LedgerReader, path: Path) -> int:
         OSError: the file cannot be written; nothing is left behind.
     """
     written = 0
-    with _whole(path) as temporary, temporary.open("w", encoding="ascii") as file:
+    with whole_file(path) as temporary, temporary.open("w", encoding="ascii") as file:
         for row in rows(reader):
             file.write(json.dumps(row) + "\n")
             written += 1
@@ -70,7 +67,7 @@ def export_parquet(reader: LedgerReader, path: Path) -> int:
         + [("findings", pa.list_(note))]
     )
     written = 0
-    with _whole(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+    with whole_file(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for batch in _batches(rows(reader)):
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
             written += len(batch)
@@ -86,21 +83,3 @@ def _batches(found: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
             batch = []
     if batch:
         yield batch
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary neighbour that becomes the file when the block ends well, and vanishes when it does not."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

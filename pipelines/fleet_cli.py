@@ -122,6 +122,8 @@ def _selection(options: dict[str, Any]) -> "Selection":
     given = [name for name in ("author", "base", "search", "models") if options[name] is not None]
     if len(given) != 1:
         raise click.UsageError("give one of --author, --base, --search and --models.")
+    if not str(options[given[0]]).strip():  # to the Hub, no name means all of its models
+        raise click.UsageError(f"--{given[0]} is empty; say whose models, of which base, or what to search for.")
     filtering = options["min_downloads"] or options["max_age"] or options["created_after"] or options["since"]
     if given == ["models"] and (filtering or options["gated"] != "any"):
         raise click.UsageError("a file names ids and nothing to filter them by; filter when you write it.")

@@ -121,7 +121,8 @@ def show(repo: str, ledger: Path) -> None:
 @ends_with_a_sentence
 def stop(ledger: Path) -> None:
     """Ask the run that drives this ledger to finish what is in flight and end."""
-    path = stop_file_of(ledger, None)
+    with reading(ledger):  # a name that is mistyped would stop nothing, and nobody would know
+        path = stop_file_of(ledger, None)
     path.touch()
     click.echo(f"{path} is there; the run ends soon. Remove it before the next run.")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipelines.parentage import gather
 from pipelines.progress import Progress, Quiet
-from scanner.errors import HubAuditError, NothingToCompare
+from scanner.errors import CouldNotConclude, HubAuditError, NothingToCompare
 from scanner.facts import collect
 from scanner.hub import Hub
 from scanner.lineage.candidates import Ranked, Ranking, rank_candidates, search_hub
@@ -58,11 +58,11 @@ def find_parent(
     Raises:
         BadReference: ``model`` or ``base`` is not a reference.
         NothingToCompare: the model has no weights, or there is no possible parent.
-        CouldNotConclude: the model cannot be read.
+        CouldNotConclude: the model cannot be read, or no possible parent can.
     """
     progress = progress or Quiet()
     progress.stage("reading the repository")
-    wanted = parse_spec(base, endpoint=hub.endpoint) if base else None
+    wanted = parse_spec(base, endpoint=hub.endpoint) if base is not None else None
     facts = collect(hub.resolve(parse_spec(model, endpoint=hub.endpoint)), hub)
     claims = collect_claims(facts)
     skips = [Skip(what="declared base", why=note) for note in claims.notes]
@@ -74,11 +74,7 @@ def find_parent(
     others += names if names is not None else _searched(facts, hub, skips)
     parents = _distinct([*first, *gather(dict.fromkeys(others), hub, skips, folders=True)])
     if not parents:
-        unread = f" ({skips[0].why.rstrip('.')})" if skips else ""
-        raise NothingToCompare(
-            f"{facts.ref.name} declares no base that can be read{unread}, and no model like it was found; "
-            "list possible parents in a file and name it with --candidates."
-        )
+        raise _no_parents(facts, skips[len(claims.notes) :])
     progress.stage("comparing sampled rows")
     seed = sampling_seed(facts.ref, facts.ref, new_salt())
     ranking = rank_candidates(facts, parents, hub, seed=seed)
@@ -95,6 +91,16 @@ def find_parent(
         conflicts=claims.conflicts,
         requests=hub.requests,
     )
+
+
+def _no_parents(facts: RepoFacts, unread: Sequence[Skip]) -> HubAuditError:
+    """Why nothing can be compared: somebody may be the parent and could not be read, or nobody is named."""
+    advice = "list possible parents in a file and name it with --candidates."
+    if unread:
+        return CouldNotConclude(
+            f"No possible parent of {facts.ref.name} can be read: {unread[0].why.rstrip('.')}; or {advice}"
+        )
+    return NothingToCompare(f"{facts.ref.name} declares no base, and no model like it was found; {advice}")
 
 
 def _searched(facts: RepoFacts, hub: Hub, skips: list[Skip]) -> list[str]:

@@ -1,14 +1,13 @@
 """Where reports go: pairing formats with targets, and writing each document whole or not at all."""
 
-import contextlib
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from pipelines.whole_file import whole_file
 
 if TYPE_CHECKING:
     from audit.records import AuditReport
@@ -42,7 +41,8 @@ def pair_outputs(formats: Sequence[str], outputs: Sequence[str]) -> list[Target]
     """Pair formats with outputs in the order given.
 
     With no output, the format goes to stdout, and with no format either, that is the table. With outputs alone, each
-    file's suffix says the format. One format more than outputs sends the last one to stdout.
+    file's suffix says the format. One format more than outputs sends one to stdout: the last, unless the suffixes of
+    the outputs tell that it is another (``--format json --format html --output a.html``).
 
     Raises:
         click.UsageError: the numbers do not match, or a suffix is unknown, or a target is named twice.
@@ -52,16 +52,31 @@ def pair_outputs(formats: Sequence[str], outputs: Sequence[str]) -> list[Target]
     if not formats:
         formats = [_format_of(path) for path in outputs]
     if len(formats) == len(outputs) + 1:
-        outputs = [*outputs, STDOUT]
+        outputs = _with_stdout(formats, outputs)
     if len(formats) != len(outputs):
         raise click.UsageError(
             f"{len(formats)} --format and {len(outputs)} --output: give them in pairs, `--format F --output PATH`."
         )
-    twice = {target for target in outputs if list(outputs).count(target) > 1}
+    places = [target if target == STDOUT else str(Path(target).resolve()) for target in outputs]
+    twice = {place for place in places if places.count(place) > 1}
     if twice:
         where = "stdout" if STDOUT in twice else min(twice)
         raise click.UsageError(f"two formats would go to {where}; give each an --output of its own.")
     return list(zip(formats, outputs, strict=True))
+
+
+def _with_stdout(formats: Sequence[str], outputs: Sequence[str]) -> list[str]:
+    """Put stdout among the outputs, where the fewest of the others would get a format that their suffix belies."""
+    tried = [[*outputs[:place], STDOUT, *outputs[place:]] for place in range(len(outputs), -1, -1)]
+    return min(tried, key=lambda targets: sum(map(_belies, formats, targets)))
+
+
+def _belies(format_: str, target: str) -> bool:
+    """Whether the name of a file says another format than it gets."""
+    try:
+        return target != STDOUT and _format_of(target) != format_
+    except click.UsageError:  # a name that says nothing
+        return False
 
 
 def _format_of(path: str) -> str:
@@ -78,9 +93,11 @@ def check_targets(targets: Sequence[Target]) -> None:
     """Refuse before the work, not after it, when a document could not be written.
 
     Raises:
-        click.UsageError: the folder does not exist, or the target is a folder.
+        click.UsageError: the folder does not exist, the target is a folder, or there is no name.
     """
     for _, target in targets:
+        if not target:
+            raise click.UsageError("--output is empty: name a file, or - for stdout.")
         if target != STDOUT and not Path(target).parent.is_dir():
             raise click.UsageError(f"--output {target}: the folder {Path(target).parent} does not exist.")
         if target != STDOUT and Path(target).is_dir():
@@ -122,16 +139,5 @@ def write_document(content: str | bytes, target: str) -> None:
             sys.stdout.buffer.write(b"\n")
         sys.stdout.flush()
         return
-    path = Path(target)
-    handle, temporary = tempfile.mkstemp(dir=path.parent or Path(), prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
+    with whole_file(Path(target)) as temporary:
+        temporary.write_bytes(raw)

@@ -1,5 +1,6 @@
 """Runs ``hubaudit serve``: one process that listens to webhooks of the Hub and audits what they name."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,8 @@ def serve(settings: ServeSettings, publisher: Publisher, environment: Mapping[st
         timeout_graceful_shutdown=10,
         lifespan="on",
     )
-    _Server(config, ready).run()
+    with contextlib.suppress(KeyboardInterrupt):  # raised once more after a Ctrl-C that has ended it in good order
+        _Server(config, ready).run()
 
 
 class _Server(uvicorn.Server):

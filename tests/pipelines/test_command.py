@@ -48,3 +48,14 @@ def test_debug_shows_where_it_was_raised(name: str) -> None:
     assert "Traceback (most recent call last)" in done.stderr
     assert f"raise ERRORS[name][0]\n{type(error).__module__.removeprefix('builtins')}".rstrip() in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"hubaudit: {words}")
+
+
+def test_an_interrupt_does_not_say_that_something_was_found() -> None:
+    @root.command()
+    @ends_with_a_sentence
+    def wait() -> None:
+        raise KeyboardInterrupt
+
+    done = CliRunner().invoke(root, ["wait"])
+    assert done.exit_code == 3
+    assert done.stderr == "hubaudit: interrupted; nothing was concluded, and the same command can be run again.\n"

@@ -112,6 +112,9 @@ def test_retry_makes_failures_due(invoke: Invoke, ledger: Path) -> None:
     [
         (["--plan"], 2, "give one of --author"),
         (["--author", "a", "--search", "b"], 2, "give one of --author"),
+        (["--author", "", "--plan"], 2, "--author is empty"),
+        (["--search", " ", "--plan"], 2, "--search is empty"),
+        (["--base", "", "--plan"], 2, "--base is empty"),
         (["--models", "ids.txt", "--min-downloads", "5"], 2, "filter when you write it"),
         (["--models", "ids.txt", "--gated", "open"], 2, "filter when you write it"),
         (["--author", "a", "--max-age", "soon"], 2, "is not a moment"),
@@ -136,11 +139,20 @@ def test_wrong_words_end_with_a_sentence(
 
 
 def test_a_stop_file_keeps_a_run_from_beginning(invoke: Invoke, tmp_path: Path) -> None:
-    assert "ends soon" in invoke("stop").stdout
+    (tmp_path / "fleet.sqlite.stop").touch()
     done = invoke("--author", "org")
     assert done.exit_code == 3
     assert "remove it first" in done.stderr
     assert not (tmp_path / "fleet.sqlite").exists()
+
+
+def test_stopping_needs_a_ledger_that_somebody_could_be_driving(invoke: Invoke, ledger: Path) -> None:
+    assert "ends soon" in invoke("stop").stdout
+    assert ledger.with_name("fleet.sqlite.stop").exists()
+    mistyped = invoke("stop", "--ledger", "flet.sqlite")
+    assert mistyped.exit_code == 3
+    assert "no ledger at flet.sqlite" in mistyped.stderr
+    assert not ledger.with_name("flet.sqlite.stop").exists()
 
 
 def test_two_drivers_on_one_ledger(invoke: Invoke, ledger: Path) -> None:

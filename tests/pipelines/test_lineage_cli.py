@@ -157,8 +157,20 @@ def test_a_base_that_does_not_exist_is_named(hub, tmp_path):
     hub.add_repo("org/orphan", folder=write(tmp_path / "orphan", random_body(9)))
     hub.commit("org/orphan", {"README.md": b"---\nbase_model: org/vanished\n---\n"})
     done = ask("org/orphan")
-    assert done.exit_code == 4
+    assert done.exit_code == 3, "it may be private: as for a scan, that is no answer"
     assert "org/vanished does not exist" in done.output
+
+
+def test_no_base_and_nothing_alike_is_nothing_to_compare(hub, tmp_path):
+    hub.add_repo("org/alone", folder=write(tmp_path / "alone", random_body(9)))
+    hub.commit("org/alone", {"README.md": b"# no base\n", "config.json": b"{}"})
+    done = ask("org/alone")
+    assert done.exit_code == 4
+    assert "org/alone declares no base" in done.output
+
+
+def test_an_empty_base_is_wrong_usage():
+    assert ask("org/mine", "--base", "").exit_code == 2
 
 
 def test_the_json_is_as_documented(tmp_path):

@@ -40,7 +40,7 @@ def hub(hub_server: LocalHub, folders: tuple[Path, Path], monkeypatch: pytest.Mo
     hub_server.add_repo("pico/base", folder=base)
     hub_server.add_repo("pico/honest", folder=honest)
     monkeypatch.setenv("HF_ENDPOINT", hub_server.endpoint)
-    monkeypatch.setenv("HUBAUDIT_TIMEOUT", "1")
+    monkeypatch.setenv("HUBAUDIT_TIMEOUT", "10")
     monkeypatch.setenv("HUBAUDIT_PATIENCE", "2")
     return hub_server
 
@@ -199,6 +199,12 @@ def test_what_is_no_model_is_a_usage_error(hub: LocalHub, name: str, code: int) 
     assert scan(name).code == code
 
 
+def test_an_empty_base_is_a_usage_error_and_not_the_declared_one(hub: LocalHub) -> None:
+    ran = scan("pico/honest", "--base", "")
+    assert ran.code == 2
+    assert "is not a model" in ran.err
+
+
 def test_no_weights_and_no_base_mean_nothing_to_compare(hub: LocalHub, copy: Path, tmp_path: Path) -> None:
     (copy / "README.md").write_text("# no base\n")
     (copy / "config.json").write_text(json.dumps({"model_type": "bert"}))
@@ -210,6 +216,10 @@ def test_no_weights_and_no_base_mean_nothing_to_compare(hub: LocalHub, copy: Pat
     assert orphan.report["verdict"]["outcome"] == "inconclusive"
     hub.add_repo("pico/empty", {"README.md": "---\nbase_model: pico/base\n---\n", "config.json": "{}"})
     assert scan("pico/empty", folder=tmp_path).code == 4
+    hub.add_repo("pico/torn", {"README.md": "---\nbase_model: [pico/base\n---\n", "config.json": "{}"})
+    torn = scan("pico/torn", folder=tmp_path)
+    assert torn.code == 4
+    assert "declares no base model (The card's front matter is not valid YAML" in torn.err, "why none was found"
 
 
 def test_another_architecture_is_not_clean(hub: LocalHub, tmp_path: Path) -> None:
@@ -287,8 +297,9 @@ def test_a_server_that_stumbles_and_recovers_changes_nothing(
     hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HUBAUDIT_PATIENCE", "60")
+    monkeypatch.setenv("HUBAUDIT_TIMEOUT", "2")
     straight = scan("pico/honest", folder=tmp_path).report
-    for fault in (Status(code=503), Status(code=500), Drop(), Truncate(after_bytes=900), Stall(seconds=1.5)):
+    for fault in (Status(code=503), Status(code=500), Drop(), Truncate(after_bytes=900), Stall(seconds=30)):
         hub.faults.add(fault, method="GET", path=WEIGHTS)
     stumbled = scan("pico/honest", folder=tmp_path).report
     assert straight is not None
