@@ -340,12 +340,17 @@ def spoken(name: str) -> str:
 
 
 def quantity(value: float | None, unit: str) -> tuple[str, str]:
-    """Return a value and its unit as people write them: shares as percent, ratios bare, the rest as it is."""
+    """Return a value and its unit as people write them: shares as percent, ratios bare, ``1 row`` and ``2 rows``."""
     if value is None:
         return "not available", ""
     if unit == "share":
         return share(value), ""
-    return number(value), "" if unit == "ratio" else unit
+    if unit == "ratio":
+        return number(value), ""
+    if unit.startswith("-"):  # a logarithm, which would read as a negative number after another one
+        return number(value), f"({unit})"
+    one = value == 1 and unit.endswith("s") and len(unit) > 2
+    return number(value), unit.removesuffix("es" if unit == "classes" else "s") if one else unit
 
 
 def threshold(measurement: Measurement) -> str:

@@ -20,6 +20,7 @@ from reports.wording import (
     outcome_sentence,
     outcome_words,
     probe_lines,
+    quantity,
     reproduce,
     reproduce_folded,
 )
@@ -112,6 +113,24 @@ def test_the_command_on_several_lines_is_the_same_command_to_a_shell():
         folded = reproduce_folded(report)
         assert len(folded.splitlines()) == 2
         assert shlex.split(folded.replace("\\\n", "")) == shlex.split(reproduce(report))
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (1.0, "rows", "1 row"),
+        (2.0, "rows", "2 rows"),
+        (0.0, "rows", "0 rows"),
+        (1.0, "classes", "1 class"),
+        (1.0, "robust standard deviations", "1 robust standard deviation"),
+        (1.0, "s", "1 s"),
+        (1.0, "of 360", "1 of 360"),
+        (1.0, "ratio", "1"),
+        (5.491, "-log10 of probability", "5.491 (-log10 of probability)"),
+    ],
+)
+def test_a_value_and_its_unit_read_as_people_write_them(value, unit, expected):
+    assert " ".join(filter(None, quantity(value, unit))) == expected
 
 
 @pytest.mark.parametrize(
