@@ -3,6 +3,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -186,16 +187,19 @@ def test_the_lock_dies_with_its_process(tmp_path: Path) -> None:
 
 def test_a_new_driver_waits_for_the_workers_of_a_killed_one(tmp_path: Path) -> None:
     path = filled(tmp_path / "ledger.sqlite")
-    code = f"import fcntl, os, time; h = os.open({str(worker_lock_path(path))!r}, os.O_RDWR); fcntl.flock(h, fcntl.LOCK_SH); print(flush=True); time.sleep(0.7)"
-    worker = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    code = f"import fcntl, os, sys; h = os.open({str(worker_lock_path(path))!r}, os.O_RDWR); fcntl.flock(h, fcntl.LOCK_SH); print(flush=True); sys.stdin.read()"
+    worker = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert worker.stdin is not None
     assert worker.stdout is not None
     worker.stdout.readline()
     with pytest.raises(LedgerBusy, match="Workers of an earlier run"):
         DriverLock(path, wait_seconds=0.05)
     begun = time.monotonic()
-    DriverLock(path, wait_seconds=10).release()
+    threading.Timer(0.3, worker.stdin.close).start()
+    DriverLock(path, wait_seconds=60).release()
     assert time.monotonic() - begun > 0.2
-    worker.communicate()
+    worker.wait()
+    worker.stdout.close()
 
 
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def hub(hub_server: LocalHub, made: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> LocalHub:
     hub_server.add_repo("pico/base", folder=made["base"])
     monkeypatch.setenv("HF_ENDPOINT", hub_server.endpoint)
-    monkeypatch.setenv("HUBAUDIT_TIMEOUT", "2")
+    monkeypatch.setenv("HUBAUDIT_TIMEOUT", "10")
     monkeypatch.setenv("HUBAUDIT_PATIENCE", "4")
     return hub_server
 

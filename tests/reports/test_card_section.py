@@ -1,9 +1,8 @@
-import time
-
 import pytest
 import sample_reports
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from stopwatch import at_most
 
 from reports.card_section import BEGIN, END, CardMarkersError, remove, splice
 from reports.markdown import card_section
@@ -141,14 +140,13 @@ def test_what_is_not_one_section_is_refused(section):
 
 
 def test_two_megabytes_and_a_hundred_thousand_markers_take_no_time():
-    start = time.perf_counter()
-    big = ("word " * 20 + "\n") * 20_000
-    assert remove(splice(big, SECTION)) == big
-    with pytest.raises(CardMarkersError):
-        splice((BEGIN + "\n") * 80_000, SECTION)
-    with pytest.raises(CardMarkersError):
-        splice("<!-" + "-" * 500_000 + " hubaudit" * 50_000 + " <!--  hubaudit:begin" * 50_000, SECTION)
-    assert time.perf_counter() - start < 5.0
+    with at_most(5):
+        big = ("word " * 20 + "\n") * 20_000
+        assert remove(splice(big, SECTION)) == big
+        with pytest.raises(CardMarkersError):
+            splice((BEGIN + "\n") * 80_000, SECTION)
+        with pytest.raises(CardMarkersError):
+            splice("<!-" + "-" * 500_000 + " hubaudit" * 50_000 + " <!--  hubaudit:begin" * 50_000, SECTION)
 
 
 @pytest.mark.parametrize("name", sample_reports.SAMPLES)

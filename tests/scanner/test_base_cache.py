@@ -133,7 +133,7 @@ def test_a_killed_reader_leaves_no_lock_behind(tmp_path: Path) -> None:
     ready = context.Event()
     reader = context.Process(target=_hang, args=(str(tmp_path), ready))
     reader.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     stop = threading.Event()
     threading.Timer(0.1, stop.set).start()
     with pytest.raises(ReadStopped):

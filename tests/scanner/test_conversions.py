@@ -1,8 +1,7 @@
 """The library's own names for tensors: the real child process, and configurations that ask for too much."""
 
-import time
-
 import pytest
+from stopwatch import at_most
 
 from scanner.conversions import _child_environment, canonical_names, canonicalise, clean_config
 
@@ -31,10 +30,10 @@ def test_the_child_process_answers_for_several_checkpoints_in_order(monkeypatch)
     assert "no model type" in third.problem
 
 
-def test_without_a_model_type_no_process_is_started():
-    started = time.monotonic()
-    assert all(answer.problem for answer in canonical_names([(["a"], None), (["b"], {"model_type": 7})]))
-    assert time.monotonic() - started < 0.5
+def test_without_a_model_type_no_process_is_started(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/nonexistent/python")
+    answers = canonical_names([(["a"], None), (["b"], {"model_type": 7})])
+    assert all("no model type" in answer.problem for answer in answers)
 
 
 def test_a_child_that_takes_too_long_is_a_problem_not_an_error():
@@ -60,10 +59,9 @@ def test_an_interpreter_that_cannot_start_is_a_problem_not_an_error(monkeypatch)
     ],
 )
 def test_absurd_sizes_are_refused_at_once(change):
-    started = time.monotonic()
-    answer = canonicalise(["w"], BERT | change)
-    assert "the configuration" in answer.problem
-    assert time.monotonic() - started < 1
+    with at_most(1):
+        answer = canonicalise(["w"], BERT | change)
+        assert "the configuration" in answer.problem
 
 
 def test_a_nested_configuration_is_refused_at_once():

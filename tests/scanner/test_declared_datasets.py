@@ -18,7 +18,7 @@ def facts(*names):
 def hub(hub_server):
     hub_server.add_repo("datasets/org/open", {"README.md": "x"})
     hub_server.add_repo("datasets/org/secret", {"README.md": "x"}, private=True)
-    return Hub(endpoint=hub_server.endpoint, timeout_seconds=1, max_wait_seconds=1)
+    return Hub(endpoint=hub_server.endpoint, timeout_seconds=10, max_wait_seconds=1)
 
 
 def test_existing_missing_and_private(hub):

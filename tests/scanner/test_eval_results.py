@@ -22,7 +22,7 @@ GOOD = """- dataset:
 
 def read(hub_server, files):
     hub_server.add_repo("org/model", {"README.md": "x", **files})
-    hub = Hub(endpoint=hub_server.endpoint, timeout_seconds=1, max_wait_seconds=1)
+    hub = Hub(endpoint=hub_server.endpoint, timeout_seconds=10, max_wait_seconds=1)
     return read_results(collect(hub.resolve(parse_spec("org/model", endpoint=hub.endpoint)), hub), hub)
 
 

@@ -21,8 +21,8 @@ FAULTS = [
     Status(code=502),
     Status(code=504),
     Drop(),
-    Stall(seconds=5),
-    Stall(seconds=5, after_bytes=10),
+    Stall(seconds=30),
+    Stall(seconds=30, after_bytes=10),
     Truncate(after_bytes=10),
 ]
 
@@ -40,7 +40,7 @@ def test_the_client_library_uses_our_client(hub_server: LocalHub) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=repr)
 def test_calls_that_the_client_never_retries_are_retried(hub_server: LocalHub, repo: str, fault) -> None:
-    hub = quick_hub(hub_server, timeout_seconds=0.3)
+    hub = quick_hub(hub_server, timeout_seconds=1.0 if isinstance(fault, Stall) else 10.0)
     api = HfApi(endpoint=hub_server.endpoint)
     hub_server.faults.add(fault, path="/api/models/", times=2)
     with hub.reading():
@@ -90,7 +90,7 @@ def test_giving_up_on_the_quota_is_another(hub_server: LocalHub, repo: str) -> N
     started = time.monotonic()
     with hub.reading(), pytest.raises(HubRateLimited, match="asks to wait 55 s"):
         HfApi(endpoint=hub_server.endpoint).model_info(repo)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 30
     assert len(hub_server.log) == 1
 
 
@@ -100,13 +100,13 @@ def test_a_call_that_passes_no_timeout_has_one(hub_server: LocalHub, repo: str) 
     started = time.monotonic()
     with hub.reading(), pytest.raises(HubUnreachable, match="no answer within the time limit"):
         HfApi(endpoint=hub_server.endpoint).model_info(repo, timeout=None)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 25
 
 
 def test_a_server_that_trickles_does_not_hold_us() -> None:
     def trickle(_: Call):
         yield reply(b"", content_length="1000000")
-        for _ in range(200):
+        for _ in range(1200):
             time.sleep(0.05)
             yield b" "
 
@@ -115,7 +115,7 @@ def test_a_server_that_trickles_does_not_hold_us() -> None:
         started = time.monotonic()
         with hub.reading(), pytest.raises(HubUnreachable, match="too slowly"):
             HfApi(endpoint=server.endpoint).model_info("org/name")
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30  # all of it would take 60 s
 
 
 def test_an_endless_answer_is_cut_off(monkeypatch) -> None:

@@ -10,9 +10,9 @@ from scanner.refs import parse_spec
 
 
 def quick_hub(server: LocalHub | str, **changes: Any) -> Hub:
-    """A ``Hub`` with pauses of milliseconds, three attempts and a limit of one second of silence."""
+    """A ``Hub`` with pauses of milliseconds, three attempts and a limit of ten seconds of silence, longer than any busy machine."""
     endpoint = server if isinstance(server, str) else server.endpoint
-    limits = {"timeout_seconds": 1.0, "first_wait_seconds": 0.002, "max_wait_seconds": 3.0, "attempts": 3}
+    limits = {"timeout_seconds": 10.0, "first_wait_seconds": 0.002, "max_wait_seconds": 3.0, "attempts": 3}
     return Hub(endpoint, **{**limits, **changes})
 
 

@@ -32,7 +32,7 @@ def job(number: int, repo_id: str, **fields: object) -> ScanJob:
     return ScanJob(job_id=number, attempt_id=number, repo_id=repo_id, **fields)
 
 
-def finish(engine: LocalEngine, count: int, *, seconds: float = 30) -> dict[str, Finished]:
+def finish(engine: LocalEngine, count: int, *, seconds: float = 240) -> dict[str, Finished]:
     done: dict[str, Finished] = {}
     deadline = time.monotonic() + seconds
     while len(done) < count and time.monotonic() < deadline:
@@ -153,7 +153,7 @@ def test_workers_end_with_their_driver(tmp_path: Path) -> None:
         pids = [int(word) for word in driver.stdout.readline().split()]
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any(psutil.pid_exists(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not any(psutil.pid_exists(pid) for pid in pids)

@@ -25,7 +25,7 @@ def job(number: int, repo_id: str, **fields: object) -> ScanJob:
     return ScanJob(job_id=number, attempt_id=number, repo_id=repo_id, **fields)
 
 
-def finish(engine: RayEngine, count: int, *, seconds: float = 60) -> dict[str, Finished]:
+def finish(engine: RayEngine, count: int, *, seconds: float = 240) -> dict[str, Finished]:
     done: dict[str, Finished] = {}
     deadline = time.monotonic() + seconds
     while len(done) < count and time.monotonic() < deadline:

@@ -36,9 +36,12 @@ def hub_home() -> Path:
 
 
 def point_client_at_server(environ: MutableMapping[str, str]) -> None:
-    """Set what huggingface_hub reads at import: the endpoint, an empty home, no token, no telemetry, no Xet."""
-    for name in TOKENS:
-        environ.pop(name, None)
+    """Set what huggingface_hub reads at import: the endpoint, an empty home, no token, no telemetry, no Xet.
+
+    Our own variables go as well: a test means the defaults unless it says otherwise.
+    """
+    for name in [name for name in environ if name in TOKENS or name.startswith("HUBAUDIT_")]:
+        del environ[name]
     environ["HF_ENDPOINT"] = shared_server().endpoint
     environ["HF_HOME"] = str(hub_home())
     # What an interrupted scan leaves must not reach the user's own cache, nor the next test run.
