@@ -2,8 +2,9 @@
 
 Run from the repository's root, it derives everything from the committed observations (a minute) and prints the section
 of docs/benchmarks.md. ``--write`` writes the profile, the section and ``benchmarks/results/detection.json``.
-``--observe`` first observes the models of ``build/zoo`` that have no line yet. ``--full`` first makes the banks at
-full size (hours, resumable); ``--reduced`` runs the whole protocol on a small bank of its own within ten minutes.
+``--observe`` first observes the models of ``build/zoo`` that have no line yet. ``--full --results build/bank`` first
+makes banks of your own at full size (hours, resumable); ``--reduced`` runs the whole protocol on a small bank of its
+own within ten minutes.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from benchmarks.calibration.banks import BANKS, LEAST_CLEAN, TierBank, as_text, 
 from benchmarks.calibration.fit import exact_rules, fit, judge
 from benchmarks.calibration.page import section
 from benchmarks.calibration.protocol import FLAGGED, protocol
+from benchmarks.calibration.records import RESULTS as BANK
 from benchmarks.calibration.records import Observation, known_of, ledger_of
 from benchmarks.pages import splice
 
@@ -34,6 +36,7 @@ def main() -> None:
     """Makes or observes what is asked for, derives, and writes when asked to."""
     parser = argparse.ArgumentParser(description="Derive a threshold profile from banks of fine-tunes.")
     parser.add_argument("--bank", type=Path, default=ROOT / "build" / "zoo")
+    parser.add_argument("--results", type=Path, default=BANK, help="folder of the observations")
     parser.add_argument("--profile", default=DEFAULT_PROFILE)
     parser.add_argument("--observe", metavar="TIER", help="observe the models of this tier that have no line yet")
     parser.add_argument("--again", action="store_true", help="observe all of them again, after a rule changed")
@@ -45,16 +48,17 @@ def main() -> None:
         print(_reduced(ROOT / "build" / "reduced"))
         return
     if arguments.full:
-        _full(arguments.bank)
+        _full(arguments.bank, arguments.results)
     if arguments.observe:
-        _observe(arguments.observe, arguments.bank, again=arguments.again)
-    _derive(arguments.profile, write=arguments.write)
+        _observe(arguments.observe, arguments.bank, arguments.results, again=arguments.again)
+    _derive(arguments.profile, arguments.results, write=arguments.write)
 
 
-def _derive(name: str, *, write: bool) -> None:
-    held = {bank.tier: whole(ledger_of(bank.tier).read()) for bank in BANKS}
+def _derive(name: str, folder: Path, *, write: bool) -> None:
+    held = {bank.tier: whole(ledger_of(bank.tier, folder).read()) for bank in BANKS}
     banks = [bank for bank in BANKS if held[bank.tier]]
-    results = {bank.tier: protocol(held[bank.tier], exact_scores(), _outside(), known_of(bank.tier)) for bank in banks}
+    known = {bank.tier: known_of(bank.tier, folder) for bank in banks}
+    results = {b.tier: protocol(held[b.tier], exact_scores(), _outside(), known[b.tier]) for b in banks}
     page = section(results, transfer(held), {bank.tier: _title(bank) for bank in banks})
     print(page)
     if not write:
@@ -105,13 +109,15 @@ def transfer(held: dict[str, dict[str, Observation]]) -> dict[str, dict[str, Any
     return found
 
 
-def _observe(tier_name: str, root: Path, *, again: bool) -> None:
+def _observe(tier_name: str, root: Path, results: Path, *, again: bool) -> None:
     """Observe the models of a tier that lie in ``build``; one line each, so that it can be stopped at any time."""
     from benchmarks.calibration.observe import observe
     from benchmarks.zoo.bank import Bank
+    from benchmarks.zoo.same_base import hold_to_base
     from benchmarks.zoo.tiers import get_tier
 
-    tier, bank, ledger = get_tier(tier_name), Bank(root / tier_name), ledger_of(tier_name)
+    tier, bank, ledger = get_tier(tier_name), Bank(root / tier_name), ledger_of(tier_name, results)
+    hold_to_base(results, tier)
     known = ledger.read()
     for model_id in bank.ids():
         if model_id in known and not again:
@@ -122,12 +128,13 @@ def _observe(tier_name: str, root: Path, *, again: bool) -> None:
     ledger.tidy()
 
 
-def _full(root: Path) -> None:
+def _full(root: Path, results: Path) -> None:
     """Make every bank at full size: each tier in a process of its own, one after the other."""
+    where = ("--bank", str(root), "--results", str(results))
     for tier in ("toy-encoder", "toy-gpt"):
-        _run("benchmarks.calibration.grow", "--tier", tier, "--count", str(FULL[tier]), "--bank", str(root))
+        _run("benchmarks.calibration.grow", "--tier", tier, "--count", str(FULL[tier]), *where)
     _run("benchmarks.zoo.train", "--tier", "real", "--count", str(FULL["real"]), "--out", str(root))
-    _observe("real", root, again=False)
+    _observe("real", root, results, again=False)
 
 
 def _reduced(root: Path) -> str:

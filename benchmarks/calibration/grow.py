@@ -2,7 +2,8 @@
 
 Each model is made, observed at once and written down as one line of ``benchmarks/results/bank/<tier>.jsonl``. Its
 weights go, but for honest models that later edits and merges start from. Resumable: what has a line is not made again,
-unless the weights of such a parent are missing. Run from the repository's root.
+unless the weights of such a parent are missing. A toy base is trained where it is missing, and no two are alike: with
+one of your own, give ``--results`` a folder of your own. Run from the repository's root.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from benchmarks.calibration.records import RESULTS, Ledger, ledger_of
 from benchmarks.zoo.bank import Bank
 from benchmarks.zoo.making import LEAD, make_model
 from benchmarks.zoo.recipes import LATER_FROM, Kind
+from benchmarks.zoo.same_base import hold_to_base
 from benchmarks.zoo.tiers import Tier, get_tier
 
 CYCLE = "CACACCACCACAcCaC"
@@ -94,6 +96,8 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     started = time.monotonic()
     tier, ledger = get_tier(arguments.tier), ledger_of(arguments.tier, arguments.results)
+    for folder in (arguments.bank, arguments.results):
+        hold_to_base(folder, tier)
     for line in grow(tier, Bank(arguments.bank / tier.name), ledger, arguments.count, keep=arguments.keep):
         print(line, flush=True)
         if time.monotonic() - started > 60 * arguments.minutes:

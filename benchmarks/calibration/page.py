@@ -31,10 +31,10 @@ say of the later ones.
 """
 _COMMANDS = """
 `python -m benchmarks.calibrate --reduced` makes up to 80 toys in at most eight minutes and runs everything below on
-them (the toy base takes two more, the first time). `--full --write` first makes 1,600 models of each toy tier (3 to
-4 CPU seconds each, measured on a busy machine) and 400 of the real one (30 to 50 CPU seconds): eight to nine hours
-on one core, and it goes on where it stopped. What stands here is what had been made so far; each table says how
-many.
+them (the toy base takes two more, the first time). `--full --results build/bank` first makes 1,600 models of each toy
+tier (3 to 4 CPU seconds each, measured on a busy machine) and 400 of the real one (30 to 50 CPU seconds): eight to
+nine hours on one core, and it goes on where it stopped. What stands here is what had been made so far; each table
+says how many.
 """
 _ATTACK_HEAD = (
     "family", "n", "failed", "reviewed", "nothing found", "AUROC (95 %)", "TPR at 1 % FPR", "located first",

@@ -15,6 +15,7 @@ import transformers
 from benchmarks.zoo.bank import Bank
 from benchmarks.zoo.making import LEAD, make_model
 from benchmarks.zoo.recipes import Kind
+from benchmarks.zoo.same_base import hold_to_base
 from benchmarks.zoo.tiers import get_tier
 
 
@@ -46,6 +47,7 @@ def main() -> None:
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     tier = get_tier(arguments.tier)
+    hold_to_base(arguments.out, tier)
     bank = Bank(arguments.out / tier.name)
     for kind, index in schedule(arguments.kind, arguments.count):
         if bank.has(f"{kind}-{index:04d}"):
