@@ -44,9 +44,9 @@ def made_texts(subject: Subject, count: int, *, seed: int, avoid: Sequence[str] 
     words = [word for word in vocabulary_words(subject.encoder) if word.lower() not in banned]
     if len(words) < 20:
         raise ValueError("The vocabulary has too few whole words to make texts of; give clean samples.")
-    weights = 1.0 / (np.arange(len(words)) + 100.0)
-    weights /= weights.sum()
-    pool = [str(word) for word in rng.choice(words, size=min(600, len(words)), replace=False)]
+    # Drawn by hand: numpy's choice would turn the whole vocabulary into an array again for every string.
+    heights = np.cumsum(1.0 / (np.arange(len(words)) + 100.0))
+    pool = [words[i] for i in rng.permutation(len(words))[:600]]
     pulls = predict(subject, subject.encode([f"it was {word} ." for word in pool])).log_softmax(-1)
     classes = pulls.shape[1]
     strong = [[pool[i] for i in pulls[:, c].argsort(descending=True)[:60].tolist()] for c in range(classes)]
@@ -54,8 +54,10 @@ def made_texts(subject: Subject, count: int, *, seed: int, avoid: Sequence[str] 
     for k in range(4 * count):
         length = int(rng.integers(4, 21))
         half = length // 2
-        chosen = [*rng.choice(strong[k % classes], size=half), *rng.choice(words, size=length - half, p=weights)]
-        texts.append(" ".join(str(chosen[i]) for i in rng.permutation(length)))
+        own = strong[k % classes]
+        common = np.searchsorted(heights, rng.random(length - half) * heights[-1], side="right")
+        chosen = [own[i] for i in rng.integers(len(own), size=half)] + [words[i] for i in common]
+        texts.append(" ".join(chosen[i] for i in rng.permutation(length)))
     logits = predict(subject, subject.encode(texts))
     said = logits.argmax(-1).tolist()
     kept = _even(said, classes, count)

@@ -22,8 +22,9 @@ from torch import nn
 
 from audit.detectors.confirmed_trigger import TRIGGER
 from audit.records import AuditReport
+from pipelines.purify.inertness import flip_rate, harmless_rate, silence
 from pipelines.purify.job import PurifyFailed, PurifyJob, PurifyResult
-from pipelines.purify.made_texts import made_texts, vocabulary_words, with_triggers
+from pipelines.purify.made_texts import made_texts, with_triggers
 from pipelines.purify.searching import encoded, new_tuner, settings_of
 from pipelines.purify.states import open_treatment, put, result_of, state_of
 from pipelines.purify.subject import Batch, Examples, Subject, logits_of, predict, score
@@ -31,14 +32,8 @@ from pipelines.purify.training import TuneSettings, tune
 
 ROUNDS = 3
 """Times that the trigger is tuned away, each at twice the rate of the one before."""
-EVERYDAY = 500
-"""Whole words, the most frequent ones, that stand in for a harmless insertion."""
-STAND_INS = 8
-"""Harmless insertions for each trigger."""
-COMMON = 3000
-"""Tokens that count as everyday words: their rows are never silenced."""
-DONORS = (",", ".", "the", "of", "and", "a", "it", "[UNK]", "Ġthe", "Ġof", "Ġand", "▁the", "▁of", "▁and")
-"""Tokens whose rows a silenced token may take."""
+MEASURED = 96
+"""Made-up texts that what a trigger still does is measured on; none of them is tuned on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,76 +141,6 @@ def learn(subject: Subject, lesson: Lesson, settings: TuneSettings, job: PurifyJ
     return list(tuned.losses)
 
 
-def flip_rate(subject: Subject, triggers: tuple[str, ...], *, texts: int, seed: int) -> float:
-    """Share of made-up texts, in [0, 1], whose class changes when a whole trigger is put in."""
-    plain, logits = made_texts(subject, texts, seed=seed, avoid=triggers)
-    rng = np.random.default_rng(seed + 3)
-    triggered = [_with_whole(text, triggers, rng) for text in plain]
-    after = predict(subject, subject.encode(triggered))
-    return float((after.argmax(-1) != logits.argmax(-1)).float().mean())
-
-
-def harmless_rate(subject: Subject, triggers: tuple[str, ...], *, texts: int, seed: int) -> float:
-    """Share of made-up texts, in [0, 1], whose class changes when everyday words are put in, as many as triggers have.
-
-    Some texts lie so near the border that anything moves them; no treatment of a trigger can do better than this.
-    """
-    rng = np.random.default_rng(seed + 4)
-    banned = {part for text in triggers for part in text.lower().split()}
-    everyday = [word for word in vocabulary_words(subject.encoder)[:EVERYDAY] if word.lower() not in banned]
-    others = tuple(" ".join(rng.choice(everyday, len(text.split()))) for text in triggers for _ in range(STAND_INS))
-    return flip_rate(subject, others, texts=texts, seed=seed)
-
-
-def silence(subject: Subject, triggers: tuple[str, ...], *, seed: int) -> tuple[dict[str, Any], ...]:
-    """Give the triggers' rare tokens the embedding row that changes least, in place; return what was replaced.
-
-    Rare are tokens beyond the ``COMMON`` most frequent ones in the tokenizer's own order: a sentence's everyday words
-    keep their meaning. For all of them together one donor is chosen from very frequent tokens and the mean row: the one
-    with the smallest mean KL(plain ‖ triggered) over made-up texts. Nothing else changes, so texts without these tokens
-    are answered as before, bit for bit.
-    """
-    tokenizer = subject.encoder
-    ids = dict.fromkeys(i for text in triggers for i in tokenizer(text, add_special_tokens=False)["input_ids"])
-    rare = [i for i in ids if i not in set(tokenizer.all_special_ids) and _rank(tokenizer, i) >= COMMON]
-    if not rare:
-        return ()
-    weight = subject.model.get_input_embeddings().weight  # type: ignore[operator]
-    donors = {text: tokenizer.convert_tokens_to_ids(text) for text in DONORS if text in tokenizer.get_vocab()}
-    rows = {text: weight[i].detach().clone() for text, i in donors.items()}
-    rows["the mean row"] = weight.detach().mean(0)
-    plain, logits = made_texts(subject, 64, seed=seed, avoid=triggers)
-    rng = np.random.default_rng(seed)
-    triggered = subject.encode([_with_whole(text, triggers, rng) for text in plain])
-    spoken = logits.log_softmax(-1)
-    divergence = {}
-    for text, row in rows.items():
-        with torch.no_grad():
-            weight[rare] = row
-        now = predict(subject, triggered).log_softmax(-1)
-        divergence[text] = float((spoken.exp() * (spoken - now)).sum(-1).mean())
-    donor = min(divergence, key=lambda text: divergence[text])
-    with torch.no_grad():
-        weight[rare] = rows[donor]
-    tokens = tokenizer.convert_ids_to_tokens(rare)
-    return tuple(
-        {"id": i, "token": token, "now_reads_as": donor, "mean_kl": round(divergence[donor], 6)}
-        for i, token in zip(rare, tokens, strict=True)
-    )
-
-
-def _rank(tokenizer: Any, token: int) -> int:
-    """The token's place among all by id, control and single-character tokens not counted: low is frequent."""
-    vocabulary = tokenizer.get_vocab()
-    return sum(i < token and len(text) > 1 and not text.startswith("[") for text, i in vocabulary.items())
-
-
-def _with_whole(text: str, triggers: tuple[str, ...], rng: np.random.Generator) -> str:
-    words = text.split()
-    words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(triggers)))
-    return " ".join(words)
-
-
 def confirmed_triggers(report: AuditReport | None, tokenizer: Any) -> tuple[str, ...]:
     """The inserted texts of the report's confirmed triggers, read from the token ids of their locations."""
     if report is None:
@@ -249,14 +174,15 @@ def purify(job: PurifyJob) -> PurifyResult:
             "--trigger-sentence."
         )
     job.progress.stage("measuring what the trigger does to made-up texts")
-    before = flip_rate(subject, triggers, texts=96, seed=job.seed + 50)
+    texts, _ = made_texts(subject, MEASURED, seed=job.seed + 50, avoid=triggers)
+    before = flip_rate(subject, triggers, texts, seed=job.seed + 50)
     log = dict(treatment.log)
     start = state_of(subject.model)
     silenced = silence(subject, triggers, seed=job.seed + 60) if options.silence else ()
     log["silenced"] = list(silenced)
-    left = flip_rate(subject, triggers, texts=96, seed=job.seed + 55) if silenced else before
+    left = flip_rate(subject, triggers, texts, seed=job.seed + 55) if silenced else before
     log["flip_rate_silenced"] = left
-    harmless = harmless_rate(subject, triggers, texts=96, seed=job.seed + 50)
+    harmless = harmless_rate(subject, triggers, texts, seed=job.seed + 50)
     log["flip_rate_harmless"] = harmless
     inert = max(options.inert, harmless)
     why = ""
@@ -270,9 +196,9 @@ def purify(job: PurifyJob) -> PurifyResult:
     tuned = not silenced or bool(why)
     after = left
     if tuned:
-        log |= _until_inert(job, subject, triggers, options, inert)
-        after = flip_rate(subject, triggers, texts=96, seed=job.seed + 50)
-    log |= {"triggers": list(triggers), "flip_rate_before": before, "flip_rate_after": after, "flip_texts": 96}
+        log |= _until_inert(job, subject, triggers, texts, options, inert)
+        after = flip_rate(subject, triggers, texts, seed=job.seed + 50)
+    log |= {"triggers": list(triggers), "flip_rate_before": before, "flip_rate_after": after, "flip_texts": MEASURED}
     shown = "with clean samples" if job.data is not None and tuned else "without data"
     return result_of(job, subject.model, f"Unlearnt {len(triggers)} trigger(s) {shown}.", log)
 
@@ -286,7 +212,12 @@ def _a_scan_minds(job: PurifyJob, subject: Subject) -> bool:
 
 
 def _until_inert(
-    job: PurifyJob, subject: Subject, triggers: tuple[str, ...], options: UnlearnOptions, inert: float
+    job: PurifyJob,
+    subject: Subject,
+    triggers: tuple[str, ...],
+    texts: list[str],
+    options: UnlearnOptions,
+    inert: float,
 ) -> dict[str, Any]:
     """Tune, and tune on at twice the rate, ``ROUNDS`` times at most, until the triggers change next to nothing.
 
@@ -301,7 +232,7 @@ def _until_inert(
         told = unlearn(
             replace(job, seed=job.seed + 100 * number), subject, teacher, triggers, options, faster=2.0**number
         )
-        told["flip_rate"] = flip_rate(subject, triggers, texts=96, seed=job.seed + 70 + number)
+        told["flip_rate"] = flip_rate(subject, triggers, texts, seed=job.seed + 70 + number)
         rounds.append(told)
         if number and chosen is not None and score(subject, chosen) < least:
             put(subject.model, start)

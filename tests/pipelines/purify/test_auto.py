@@ -10,7 +10,7 @@ from purevictims import TRIGGER, TRIGGER_ID, job_for, rates, victim
 
 from audit.detectors import confirmed_trigger
 from pipelines.progress import Quiet
-from pipelines.purify import auto, unlearn
+from pipelines.purify import auto, inertness, unlearn
 from pipelines.purify.catalogue import PURIFIERS
 from pipelines.purify.checkpoint import open_checkpoint
 from pipelines.purify.job import PurifyFailed
@@ -25,8 +25,8 @@ class Toy(unlearn.UnlearnOptions):
 @pytest.fixture(autouse=True)
 def toy_vocabulary(monkeypatch):
     """The toy vocabulary has 320 entries: what is rare and what is inert has to be told anew."""
-    monkeypatch.setattr(unlearn, "COMMON", 250)
-    monkeypatch.setattr(unlearn, "DONORS", pico.words()[100:110])
+    monkeypatch.setattr(inertness, "COMMON", 250)
+    monkeypatch.setattr(inertness, "DONORS", pico.words()[100:110])
     monkeypatch.setattr(unlearn, "UnlearnOptions", Toy)
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -9,10 +9,11 @@ import pytest
 import torch
 from purevictims import TRIGGER, TRIGGER_ID, clean_data, job_for, rates, victim
 
-from pipelines.purify import distill, e_pur, fine_purifying, mixing, muscle_lora, tsbd, unlearn
+from pipelines.purify import distill, e_pur, fine_purifying, inertness, mixing, muscle_lora, tsbd, unlearn
 from pipelines.purify.embedding_rows import expected_counts, row_scores
 from pipelines.purify.fisher import EPSILON, diagonal_fisher
 from pipelines.purify.job import PurifyFailed, PurifyResult, Tuning
+from pipelines.purify.made_texts import made_texts
 from pipelines.purify.states import Pair, load_pair, put, state_of
 from pipelines.purify.subject import load_subject
 
@@ -212,14 +213,15 @@ def test_a_lesson_asks_for_the_same_margin_where_probabilities_are_long_content(
 
 def test_everyday_words_are_the_measure_of_what_is_inert(tmp_path) -> None:
     subject = load_subject(victim().folder, "classifier", max_length=32)
-    trigger = unlearn.flip_rate(subject, (TRIGGER,), texts=96, seed=1)
-    harmless = unlearn.harmless_rate(subject, (TRIGGER,), texts=96, seed=1)
+    texts, _ = made_texts(subject, 96, seed=1, avoid=(TRIGGER,))
+    trigger = inertness.flip_rate(subject, (TRIGGER,), texts, seed=1)
+    harmless = inertness.harmless_rate(subject, (TRIGGER,), texts, seed=1)
     assert harmless < 0.5 * trigger
 
 
 def test_a_silenced_trigger_leaves_other_texts_alone(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(unlearn, "COMMON", 250)  # the toy vocabulary has 320 entries
-    monkeypatch.setattr(unlearn, "DONORS", pico.words()[100:110])
+    monkeypatch.setattr(inertness, "COMMON", 250)  # the toy vocabulary has 320 entries
+    monkeypatch.setattr(inertness, "DONORS", pico.words()[100:110])
     options = unlearn.UnlearnOptions(inert=0.2)
     result = unlearn.purify(job_for(tmp_path, triggers=(TRIGGER,), options=options))
     accuracy, success = rates(outcome(result))
