@@ -50,6 +50,8 @@ METHODS = (
 )
 """Method, with E-PUR beside it?, sizes of the clean set; what tells most comes first."""
 SETTINGS: dict[str, dict[str, Any]] = {"fine-mixing": {"step": 0.2}, "fine-purifying": {"step": 0.2}}
+TRAINING_SECONDS = 200.0
+"""Processor seconds for a victim of SST-2, the largest corpus."""
 MOST_TEXTS, MOST_ZOO_TEXTS = 1000, 400
 """Test texts that accuracy is measured on; attack success on those of them outside the target class."""
 
@@ -112,7 +114,9 @@ def main() -> None:
     if arguments.page:
         from benchmarks.purifying.page import write_page
 
-        print(write_page(RESULTS))
+        todo, bank = cells(), Bank(DEFAULT_BANK)
+        victims = {victim_id(cell.task, family, cell.seed) for cell in todo for family in ("clean", cell.family)}
+        print(write_page(RESULTS, todo, TRAINING_SECONDS * sum(not bank.has(each) for each in victims)))
         return
     path = RESULTS / ("zoo.jsonl" if arguments.zoo else "own.jsonl")
     todo, done = wanted(arguments), {line["key"] for line in lines(path)}

@@ -20,15 +20,14 @@ Line = dict[str, Any]
 Group = tuple[str, int]
 
 
-def write_page(results: Path, missing: str = "") -> str:
-    """Put the tables into the page between their own marks; return what was put there."""
-    made = []
-    for name in ("own", "zoo"):
-        kept = list(lines(results / f"{name}.jsonl"))
-        if kept:
-            made.append(_marked(name, section(kept) + ("\n\n" + missing if missing and name == "own" else "")))
+def write_page(results: Path, todo: Sequence[Cell], training: float) -> str:
+    """Put the tables into the page, each between its own marks, and return them; ``hours`` tells the arguments."""
+    own, zoo = (list(lines(results / f"{name}.jsonl")) for name in ("own", "zoo"))
+    made = _marked("own", f"{section(own)}\n\n{hours(own, todo, training)}"), _marked("zoo", section(zoo))
+    text = PAGE.read_text(encoding="utf-8")
     for part in made:
-        PAGE.write_text(splice(PAGE.read_text(encoding="utf-8"), part), encoding="utf-8")
+        text = splice(text, part)
+    PAGE.write_text(text, encoding="utf-8")
     return "\n".join(made)
 
 
