@@ -1,134 +1,76 @@
 """The section of ``docs/benchmarks.md`` about adapters: ``python -m benchmarks.zoo.adapters_page``; no model is needed.
 
-Three readings of the same lines: rule HA307 with its shipped thresholds; the same statistic at the cutoff that two
-percent of the honest adapters exceed; and the published pipeline of arXiv 2602.15195, a logistic regression on the
-first singular value, norm, share of the first direction, entropy and kurtosis of each kind of module, fitted on honest
-and attacked adapters of *other tasks* than the one that is judged.
+Readings of the same lines: rules HA307 and HA308 with their shipped thresholds; the statistic of HA307 at the cutoff
+that two percent of the honest adapters exceed; and two of published statistics (``adapters_scores``), a fitted one and
+one that knows honest adapters alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
-import numpy as np
-
-from audit.detectors.adapter_trend import LAYER, Lift, lifts
+from audit.detectors.adapter_factors import REWRITTEN
+from audit.detectors.adapter_trend import LAYER
 from audit.readings import REVIEW_SCORE, score_of
 from audit.thresholds import load_profile
 from benchmarks.calibration.rates import auroc, bootstrap, power, said
 from benchmarks.pages import splice
 from benchmarks.zoo.adapters import PAGE, lines
-from benchmarks.zoo.adapters_recipes import FAMILIES
-from scanner.records import F64, PairSpec, Spectrum, TensorDrift, TensorMeta
+from benchmarks.zoo.adapters_probe import probed
+from benchmarks.zoo.adapters_recipes import FAMILIES, LATER, ONE_LAYER
+from benchmarks.zoo.adapters_scores import Line, computed, distances, number, supervised, worst
 
 BEGIN, END = "<!-- adapters:begin -->", "<!-- adapters:end -->"
 SHARE: Final = 0.02
 """False positives at which the published pipeline quotes its power."""
-_COMMON: Final = ("query", "value")
-"""Kinds of modules that every adapter of the bank has."""
-Line = Mapping[str, Any]
-_NONE: Final[F64] = np.zeros(0)
-
-
-def tensors(line: Line) -> list[TensorDrift]:
-    """The modules of a line as the detector takes them; what a line does not keep is empty."""
-    return [_tensor(module) for module in line["modules"]]
-
-
-def _tensor(module: Mapping[str, Any]) -> TensorDrift:
-    meta = TensorMeta(name=module["name"], dtype="F32", shape=(2, 2), file="", start=0, end=0)
-    spec = PairSpec(
-        name=module["name"], base=meta, candidate=meta, role=module["role"], layer=module["layer"], rows=(0, 2)
-    )
-    return TensorDrift(
-        spec=spec, count=1, changed=1, nonfinite=0, base_nonfinite=0, base_l2=module["base_l2"], candidate_l2=0.0,
-        delta_l2=module["energy"] ** 0.5, dot=0.0, rounding_floor=0.0, row_delta_sq=_NONE, row_base_sq=_NONE,
-        row_dot=_NONE, col_delta_sq=_NONE,
-        spectrum=Spectrum(values=tuple(module["values"]), energy=module["energy"], exact=True),
-    )  # fmt: skip
-
-
-def worst(line: Line) -> Lift | None:
-    """The layer of an adapter that HA307 would name first; None where it abstains."""
-    found = lifts(tensors(line), load_profile())
-    return max(found, key=lambda lift: lift.size) if found else None
-
-
-def signature(line: Line) -> F64:
-    """Five statistics of each common kind of module, means over the layers, float64 ``[10]`` (arXiv 2602.15195)."""
-    out = []
-    for role in _COMMON:
-        own = [module for module in line["modules"] if module["role"] == role]
-        each = [
-            (
-                np.log(module["values"][0]),
-                0.5 * np.log(module["energy"]),
-                module["values"][0] ** 2 / module["energy"],
-                module["entropy"],
-                np.log(module["residual"] or 1.0),
-            )
-            for module in own
-        ]
-        out += np.mean(each, axis=0).tolist()
-    return np.array(out)
-
-
-def supervised(clean: Sequence[Line], attacked: Sequence[Line]) -> tuple[list[float], list[float]]:
-    """Log odds of each adapter, honest then attacked, from a regression fitted without its task and its parent."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    every = [*clean, *attacked]
-    features = np.stack([signature(line) for line in every])
-    truth = np.array([False] * len(clean) + [True] * len(attacked))
-    tasks = np.array([_task(line, clean) for line in every])
-    odds = np.zeros(len(every))
-    for task in np.unique(tasks):
-        held = tasks == task
-        if len(np.unique(truth[~held])) == 2:
-            model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
-            odds[held] = model.fit(features[~held], truth[~held]).decision_function(features[held])
-    return odds[~truth].tolist(), odds[truth].tolist()
-
-
-def _task(line: Line, clean: Sequence[Line]) -> str:
-    """The task that an adapter learnt: its parent's, where it has one."""
-    parent = next((other for other in clean if other["id"] == line["parent"]), line)
-    return str(parent["recipe"]["training"]["task"])
-
-
-def section(every: Sequence[Line]) -> str:
-    """The section as Markdown, between its markers."""
-    return "\n".join([BEGIN, *_told(every), END, ""])
-
-
 TIERS: Final[Mapping[str, str]] = {
     "digits": "A vision transformer of 0.14 M parameters, 4 layers, on digits",
+    "digits-one": "The same with one recipe and one task",
     "real": "MiniLM, an encoder of 22.7 M parameters, 6 layers, on texts",
+    "real-one": "MiniLM with one recipe and one task",
 }
-
-
 FITTED: Final[Mapping[str, int]] = {"digits": 63, "real": 16}
-"""Honest adapters, counted from the first, that the shipped thresholds come from."""
+"""Honest adapters, counted from the first, that the shipped thresholds of HA307 come from."""
+_TOLD: Final = f"""## Adapters
+
+Made by `python -m benchmarks.zoo.adapters` (`--tier digits` or `real`): separate LoRA adapters, honest and
+backdoored from one distribution of recipes (tasks, ranks 2 to 32, three choices of alpha, targets and
+dropout, four optimisers, label noise). `words` (a patch on pictures) and `sentence` (a pattern blended over
+them) are trained on poisoned data, 1 to 20 % of it; in the other families a finished honest adapter got a
+payload. Its own factors were trained on (`continued`, `continued_one` in one layer); or factors of a payload's own,
+trained in all layers (`payload`) or in one (`one_layer`), at full size or at 0.3 of it (`weak`), or solved as
+an edit of rank one, were joined with the adapter's and cut back to its rank by a singular value decomposition.
+In the tiers of one recipe, all adapters learn one task at rank 16 in all attention matrices with AdamW, and
+5 to 20 % of the data is poisoned: the set-up in which published figures were measured.
+
+{LAYER.id} and {REWRITTEN.id} are the rules with their shipped thresholds; of {REWRITTEN.id}, *some* modules that
+were computed ask for a review, *all* only inform. *Size* is the statistic of {LAYER.id}, at a cutoff that at
+most two percent of these honest adapters exceed. *Distance* is that of five spectral statistics a kind of
+module from those of the honest adapters alone (an honest one's from the others'); *pipeline* is the published
+one (arXiv 2602.15195), a logistic regression on these five, fitted on adapters of other tasks, or of other
+draws where there is one task.
+*Works*: the trigger turns 40 points more inputs to the target than are called so without it; what does not work is
+listed apart. Intervals are exact, 95 %; those of the AUROC are bootstrapped over adapters.
+"""
+_SEEN: Final = f"""
+**What this says.** The aim, 97 % of backdoored adapters at 2 % false positives, is missed by every statistic here that
+looks at what an adapter adds. A backdoor that was trained, from the start or on top, is not seen from the weights:
+it adds no more to a layer than training does. {REWRITTEN.id} sees payloads that were joined by a decomposition,
+because that is how these were written and not for what they do; whoever trains them in, or mixes the factors
+afterwards, is not seen. What helps is to run the adapter on its base, which a scan does for classifiers.
+"""
 
 
-def _told(every: Sequence[Line]) -> Iterator[str]:
-    yield from (
-        "## Adapters",
-        "",
-        "Made by `python -m benchmarks.zoo.adapters` (`--tier digits` or `real`): separate LoRA adapters, honest and",
-        "backdoored from one distribution of recipes (tasks, ranks 2 to 32, three choices of alpha, targets and",
-        "dropout, four optimisers, label noise). `words` (a patch on pictures) and `sentence` (a pattern blended over",
-        "them) are trained on poisoned data, 1 to 20 % of it; in the other families a finished honest adapter got a",
-        "payload: trained on top of it in all layers (`payload`) or in one, at full size or at 0.3 of it (`weak`), or",
-        "solved as an edit of rank one; the sum is cut back to the adapter's rank.",
-        f"{LAYER.id} is the rule with its shipped thresholds; *at 2 %* is the same statistic at a cutoff that at most",
-        "two percent of these honest adapters exceed. *Pipeline* is the published one (arXiv 2602.15195: a logistic",
-        "regression on five spectral statistics a kind of module), fitted on adapters of other tasks. *Works*: the",
-        "trigger turns 40 points more inputs to the target than are called so without it; what does not work is listed",
-        "apart. Intervals are exact, 95 %; those of the AUROC are bootstrapped over adapters.",
-        "",
-    )
+def section(every: Sequence[Line], runs: Sequence[Line] = ()) -> str:
+    """The section as Markdown, between its markers.
+
+    Args:
+        every: lines of adapters.
+        runs: lines of probed adapters.
+    """
+    return "\n".join([BEGIN, _TOLD, *_tiers(every), *([_SEEN] if every else []), *_probes(runs, every), END, ""])
+
+
+def _tiers(every: Sequence[Line]) -> Iterator[str]:
     for tier, title in TIERS.items():
         own = [line for line in every if line["tier"] == tier]
         if own:
@@ -137,83 +79,90 @@ def _told(every: Sequence[Line]) -> Iterator[str]:
             yield from _tier(own)
 
 
+class _Judged:
+    """The adapters of a tier with what each reading says of them."""
+
+    def __init__(self, every: Sequence[Line]) -> None:
+        profile = load_profile()
+        self.clean = [line for line in every if line["kind"] == "clean" and line["useful"] and worst(line)]
+        self.attacked = [line for line in every if line["kind"] == "attacked" and worst(line)]
+        both = [*self.clean, *self.attacked]
+        self._sizes = {line["id"]: lift.size for line in both if (lift := worst(line)) is not None}
+        self._limits = profile.value(f"{LAYER.id}.review"), profile.value(f"{LAYER.id}.fail")
+        self._bar = profile.value(f"{REWRITTEN.id}.log_tail")
+        self.scores = {"size": self._sizes}
+        if self.clean and self.attacked:
+            for name, found in (("distance", distances), ("pipeline", supervised)):
+                ours, theirs = found(self.clean, self.attacked)
+                self.scores[name] = dict(zip([line["id"] for line in both], [*ours, *theirs], strict=True))
+
+    def fires(self, line: Line) -> bool:
+        """Whether HA307 asks for a review."""
+        review, fail = self._limits
+        return score_of(self._sizes[line["id"]], review=review, fail=fail) >= REVIEW_SCORE
+
+    def some(self, line: Line) -> bool:
+        """Whether HA308 asks for a review."""
+        found = computed(line, self._bar)
+        return found is not None and 0 < found[0] < found[1]
+
+    def whole(self, line: Line) -> bool:
+        """Whether HA308 informs that all modules were computed."""
+        found = computed(line, self._bar)
+        return found is not None and found[0] == found[1]
+
+
 def _tier(every: Sequence[Line]) -> Iterator[str]:
-    clean = [line for line in every if line["kind"] == "clean" and line["useful"] and worst(line)]
-    attacked = [line for line in every if line["kind"] == "attacked" and worst(line)]
-    values = {line["id"]: lift.size for line in (*clean, *attacked) if (lift := worst(line)) is not None}
-    profile = load_profile()
-    review, fail = profile.value(f"{LAYER.id}.review"), profile.value(f"{LAYER.id}.fail")
-
-    def fires(line: Line) -> bool:
-        return score_of(values[line["id"]], review=review, fail=fail) >= REVIEW_SCORE
-
-    for words, group in _honest(clean):
-        yield f"Honest adapters that {LAYER.id} reviews or fails, {words}: {said(sum(map(fires, group)), len(group))}."
+    judged = _Judged(every)
+    for words, group in _honest(judged.clean):
+        counts = (said(sum(map(judge, group)), len(group)) for judge in (judged.fires, judged.some, judged.whole))
+        fires, some, whole = counts
+        yield f"Honest adapters{words}: {LAYER.id} {fires}; {REWRITTEN.id} some {some}, all {whole}."
         yield ""
-    if not clean or not attacked:
+    if len(judged.clean) < 3 or not judged.attacked:
         return
-    odds = supervised(clean, attacked)
-    learnt = dict(zip([line["id"] for line in (*clean, *attacked)], [*odds[0], *odds[1]], strict=True))
-    yield from (
-        "| family | works | n | reviewed or failed | layer named | at 2 % | AUROC (95 %) | pipeline at 2 % | AUROC |",
-        "|---|---|---|---|---|---|---|---|---|",
-    )
-    for name, works, members in groups(attacked):
-        yield _row(name, works, members, clean, values, learnt, fires)
-    pooled = [line for line in attacked if line["working"]]
-    if pooled:
-        ours, theirs = ([values[line["id"]] for line in group] for group in (clean, pooled))
-        found, seen = power(ours, theirs, SHARE), sum(map(fires, pooled))
-        yield from (
-            "",
-            f"Target: 97 % of backdoored adapters at 2 % false positives. Measured: {found.count} of {len(pooled)}",
-            f"that work, {seen} of them with the shipped thresholds. Where honest and backdoored adapters differ in",
-            "rank, scale, optimiser and task as much as they do here, a backdoor that was trained at an ordinary rate",
-            "adds no more to a layer than training does, and the spectra of one adapter do not tell it; the published",
-            "figure is that of one base and one recipe.",
+    yield (
+        "| family | works | n | "
+        + " | ".join(
+            [LAYER.id, f"{REWRITTEN.id} some", "all", *(f"{name} at 2 % | AUROC (95 %)" for name in judged.scores)]
         )
+        + " |"
+    )
+    yield "|" + "---|" * (6 + 2 * len(judged.scores))
+    for name, works, members in groups(judged.attacked):
+        yield _row(name, works, members, judged)
     yield ""
 
 
 def _honest(clean: Sequence[Line]) -> Iterator[tuple[str, list[Line]]]:
     """The honest adapters that the thresholds were set on, and those made afterwards."""
-    fitted = [line for line in clean if _number(line) < FITTED[line["tier"]]]
-    later = [line for line in clean if _number(line) >= FITTED[line["tier"]]]
-    yield from (pair for pair in (("the ones that set its thresholds", fitted), ("made afterwards", later)) if pair[1])
-
-
-def _number(line: Line) -> int:
-    return int(line["id"].rsplit("-", 1)[1])
+    first = FITTED.get(clean[0]["tier"], 0) if clean else 0
+    fitted = [line for line in clean if number(line) < first]
+    later = [line for line in clean if number(line) >= first]
+    named = (f" (the ones that set the thresholds of {LAYER.id})", fitted), (" made afterwards" if first else "", later)
+    yield from (pair for pair in named if pair[1])
 
 
 def groups(attacked: Sequence[Line]) -> Iterator[tuple[str, bool, list[Line]]]:
     """Attacked adapters by family and whether they work, the working ones first, and those pooled."""
     for works in (True, False):
-        for family in FAMILIES:
+        for family in (*FAMILIES, *LATER):
             members = [line for line in attacked if line["family"] == family and bool(line["working"]) is works]
             if members:
                 yield family, works, members
         if works and (pooled := [line for line in attacked if line["working"]]):
             yield "all that work", True, pooled
-            one = [line for line in pooled if line["family"].startswith(("one_layer", "rank_one"))]
+            one = [line for line in pooled if line["family"] in ONE_LAYER]
             if one:
                 yield "put into one layer", True, one
 
 
-def _row(
-    name: str,
-    works: bool,
-    members: Sequence[Line],
-    clean: Sequence[Line],
-    values: Mapping[str, float],
-    learnt: Mapping[str, float],
-    fires: Callable[[Line], bool],
-) -> str:
-    named = [_names(line, worst(line)) for line in members if line["tensors"] and fires(line)]
-    cells = [name, "yes" if works else "no", str(len(members)), said(sum(map(fires, members)), len(members))]
-    cells.append(f"{sum(named)} of {len(named)}" if named else "–")
-    for scores in (values, learnt):
-        ours, theirs = ([scores[line["id"]] for line in group] for group in (clean, members))
+def _row(name: str, works: bool, members: Sequence[Line], judged: _Judged) -> str:
+    cells = [name, "yes" if works else "no", str(len(members))]
+    cells += [said(sum(map(judge, members)), len(members)) for judge in (judged.fires, judged.some)]
+    cells.append(str(sum(map(judged.whole, members))))
+    for scores in judged.scores.values():
+        ours, theirs = ([scores[line["id"]] for line in group] for group in (judged.clean, members))
         found = power(ours, theirs, SHARE)
         low, high = bootstrap(auroc, ours, theirs)
         cells.append(f"{100 * found.value:.0f} % ({100 * found.low:.0f} to {100 * found.high:.0f})")
@@ -221,14 +170,39 @@ def _row(
     return f"| {' | '.join(cells)} |"
 
 
-def _names(line: Line, lift: Lift | None) -> bool:
-    """Whether the layer that is named is one that holds a payload."""
-    return lift is not None and any(f".{lift.layer}." in tensor for tensor in line["tensors"])
+def _probes(runs: Sequence[Line], every: Sequence[Line]) -> Iterator[str]:
+    if not runs:
+        return
+    known = {(line["tier"], line["id"]): line for line in every}
+    yield from (
+        "### Adapters that were run",
+        "",
+        "Made by `python -m benchmarks.zoo.adapters_probe`: adapters of texts that work, and honest ones, put on",
+        "their base and probed as a scan does. *Confirmed*: some insertion towards the attack's class (honest: any",
+        "class). *Named*: one of these holds a token of the trigger.",
+        "",
+        "| family | n | confirmed | named |",
+        "|---|---|---|---|",
+    )
+    attacked = [run for run in runs if run["family"] is not None and known.get((run["tier"], run["id"]))]
+    for family in dict.fromkeys((*FAMILIES, *LATER)):
+        yield from _probe_row(family, [run for run in attacked if run["family"] == family])
+    yield from _probe_row("all of them", attacked)
+    honest = [run for run in runs if run["family"] is None]
+    yield f"| honest | {len(honest)} | {said(sum(bool(run['confirmed']) for run in honest), len(honest))} | – |"
+    yield ""
+
+
+def _probe_row(name: str, runs: Sequence[Line]) -> Iterator[str]:
+    if runs:
+        found = said(sum(run["right_class"] for run in runs), len(runs))
+        yield f"| {name} | {len(runs)} | {found} | {sum(run['named'] for run in runs)} |"
 
 
 def main() -> None:
     """Writes the section."""
-    PAGE.write_text(splice(PAGE.read_text(encoding="utf-8"), section(lines())), encoding="utf-8")
+    made = section(lines(), probed())
+    PAGE.write_text(splice(PAGE.read_text(encoding="utf-8"), made), encoding="utf-8")
 
 
 if __name__ == "__main__":
