@@ -121,7 +121,8 @@ def _sentence(declared: Ranked | None, ranking: Ranking) -> str:
     best = ranking.best
     if best is None:
         if declared is not None and declared.status == "contradicted":
-            return f"the weights contradict the declared base {declared.ref}, and no other candidate fits."
+            others = "no other candidate fits" if ranking.runner_up else "nothing else was found to compare with"
+            return f"the weights contradict the declared base {declared.ref}, and {others}."
         return "no candidate could be shown to be its parent."
     if ranking.adapter:
         known = "the declared base" if declared is not None and declared.ref == best.ref else "the candidate"

@@ -13,7 +13,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from audit.records import AuditReport, CheckRecord, Finding, Location, Outcome, Severity
+from audit.records import AuditReport, CardClaim, CheckRecord, Finding, Location, Outcome, Severity
 from reports.numbers import byte_size, seconds
 from reports.safe_text import clean_line, clean_prose, clean_token
 from reports.wording import (
@@ -107,7 +107,7 @@ def _parts(report: AuditReport) -> Iterator[RenderableType]:
         yield _rows(
             (
                 Text(claim.status.replace("_", " "), style=_STATUS_STYLES[claim.status]),
-                Text(_claim(claim.claim, claim.declared, claim.observed)),
+                Text(_claim(claim)),
             )
             for claim in report.card
         )
@@ -175,10 +175,11 @@ def _location(location: Location) -> Text:
     return text
 
 
-def _claim(claim: str, declared: str, observed: str) -> str:
-    return clean_prose(
-        f"{spoken(claim)}: {declared or 'nothing declared'}{f' (measured: {observed})' if observed else ''}"
-    )
+def _claim(claim: CardClaim) -> str:
+    """Return a claim and what it was held against; of one that could not be checked that is no measurement."""
+    measured_or_why = claim.observed if claim.status == "not_checkable" else f"measured: {claim.observed}"
+    beside = f" ({measured_or_why})" if claim.observed else ""
+    return clean_prose(f"{spoken(claim.claim)}: {claim.declared or 'nothing declared'}{beside}")
 
 
 def _not_checked(report: AuditReport) -> Iterator[RenderableType]:

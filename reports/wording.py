@@ -57,6 +57,9 @@ _UNREAD_WEIGHTS = "What lies in the weights was not examined; hubaudit scan read
 _BESIDE_THE_WEIGHTS = ("HA604", "HA605", "HA7", "HA9")
 """Beginnings of the ids of rules that judge files other than weights."""
 
+_QUESTIONS = {"delta_rank": "low rank, as of a merged adapter"}
+"""Checks that most honest fine-tunes fail, by what they ask: *failed delta rank* would sound like a fault."""
+
 _SIGNS = {">=": "≥", "<=": "≤", "==": "=", "!=": "≠"}
 
 _BASE_WORDS = {
@@ -300,14 +303,14 @@ def reproduce(report: AuditReport) -> str:
 
 
 def reproduce_folded(report: AuditReport) -> str:
-    """Return the same command with an option a line, so that it can be copied from a narrow terminal."""
+    """Return the same command, model and options a line each, so that it can be copied from a narrow terminal."""
     return " \\\n  ".join(_reproduce(report))
 
 
 def _reproduce(report: AuditReport) -> list[str]:
-    """The command with its argument, then each option with its value, all quoted for a shell."""
+    """The command, its argument, then each option with its value, all quoted for a shell."""
     command = "card" if card_alone(report) else "scan"
-    parts = [["hubaudit", command, clean_line(pinned(report.subject), limit=400)]]
+    parts = [["hubaudit", command], [clean_line(pinned(report.subject), limit=400)]]
     if report.lineage.base:
         parts.append(["--base", clean_line(pinned(report.lineage.base), limit=400)])
     if report.triage:
@@ -336,7 +339,7 @@ def moment(created_at: str) -> str:
 
 def spoken(name: str) -> str:
     """Return the name of a check or a figure as people write it: ``row_cosine_median`` → ``row cosine median``."""
-    return name.replace("_", " ")
+    return _QUESTIONS.get(name) or name.replace("_", " ")
 
 
 def quantity(value: float | None, unit: str) -> tuple[str, str]:

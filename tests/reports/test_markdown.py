@@ -32,7 +32,9 @@ def test_the_section_says_outcome_base_coverage_error_rate_and_findings():
     assert table["Outcome"].startswith("Unusual change measured.")
     assert table["Base"] == "base verified (finetune)"
     assert table["Coverage"] == "99.99 % of 22.7 M parameters compared"
-    assert table["Error rate"].startswith("An estimated 2.0 % of clean fine-tunes score at least this high. Calibration: 48 clean")
+    assert table["Error rate"].startswith(
+        "An estimated 2.0 % of clean fine-tunes score at least this high. Calibration: 48 clean"
+    )
     assert "tokens cf, mn; robust z of log row drift 17.1 σ (threshold &gt; 6)" in table["Critical"]
     assert "20 November 2026, 08:07 UTC" in section
     assert f"hubaudit scan demo/reviews-poisoned-row@{sample_reports.CANDIDATE_SHA} --base" in section

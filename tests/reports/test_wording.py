@@ -23,6 +23,7 @@ from reports.wording import (
     quantity,
     reproduce,
     reproduce_folded,
+    spoken,
 )
 
 HEADLINES = {
@@ -111,7 +112,7 @@ def test_the_command_on_several_lines_is_the_same_command_to_a_shell():
     spiteful = dataclasses.replace(sample_reports.honest().subject, repo_id="a --base b; $(rm -rf ~)", revision=None)
     for report in (sample_reports.honest(), dataclasses.replace(sample_reports.honest(), subject=spiteful)):
         folded = reproduce_folded(report)
-        assert len(folded.splitlines()) == 2
+        assert len(folded.splitlines()) == 3
         assert shlex.split(folded.replace("\\\n", "")) == shlex.split(reproduce(report))
 
 
@@ -162,6 +163,11 @@ def test_moments():
     assert moment("2026-11-20T08:07:00+00:00") == "20 November 2026, 08:07 UTC"
     assert moment("2026-11-02T08:07:00") == "2 November 2026, 08:07"
     assert moment("yesterday") == "yesterday"
+
+
+def test_a_check_that_honest_models_fail_is_called_by_its_question():
+    assert spoken("delta_rank") == "low rank, as of a merged adapter"
+    assert spoken("row_cosine_median") == "row cosine median"
 
 
 def test_measurements_show_unit_and_threshold():

@@ -99,6 +99,8 @@ def tags(card: Mapping[str, Any], tree: Tree) -> list[str]:
         found.append("safetensors")
     if isinstance(card.get("license"), str):
         found.append(f"license:{card['license']}")
+    if isinstance(kind := config(tree).get("model_type"), str):
+        found.append(kind)
     bases = base_models(card)
     found += [f"base_model:{name}" for name in bases]
     found += [f"base_model:{relation(card, tree)}:{name}" for name in bases]
