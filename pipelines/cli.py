@@ -3,6 +3,8 @@
 Heavy imports stay inside the commands, so that ``hubaudit --help`` answers at once.
 """
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 @click.version_option(tool_version(), prog_name="hubaudit")
 @click.option("--debug", is_flag=True, help="Show a traceback when something breaks.")
 @click.option("--quiet", is_flag=True, help="No progress on stderr, even on a terminal.")
-def cli(debug: bool, quiet: bool) -> None:
+def cli(debug: bool, quiet: bool) -> None:  # noqa: ARG001  # --debug is read where errors are told
     """Check whether a model on the Hugging Face Hub is what its card says it is.
 
     hubaudit finds the base model that a fine-tune declares, proves or refutes the declaration from the weights,
@@ -63,6 +65,9 @@ def cli(debug: bool, quiet: bool) -> None:
       1  a finding at or above --fail-on         4  nothing to compare (no base, or no weights)
       2  wrong usage                             3 and 4 never mean clean
     """
+    if quiet or not sys.stderr.isatty():
+        # Read when huggingface_hub is imported, which no command has done yet: its bars are progress like ours.
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 
 
 @cli.command()

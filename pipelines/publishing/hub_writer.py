@@ -307,8 +307,8 @@ def _refusal(error: HfHubHTTPError, repo_id: str) -> CouldNotConclude:
             advice = "set HF_TOKEN to a valid token"
         case 403:
             advice = (
-                "use a token that may write; where the owner has switched pull requests off, "
-                "send the report to them in private"
+                "use a token that may write, or --as pr where the repository is somebody else's; where the owner has "
+                "switched pull requests off, send the report to them in private"
             )
         case 429:
             wait = asked_wait(status, error.response.headers)

@@ -1,5 +1,8 @@
 """What every command does with an error: one sentence, the right exit code, and the traceback only on demand."""
 
+import subprocess
+import sys
+
 import click
 import pytest
 from click.testing import CliRunner
@@ -59,3 +62,16 @@ def test_an_interrupt_does_not_say_that_something_was_found() -> None:
     done = CliRunner().invoke(root, ["wait"])
     assert done.exit_code == 3
     assert done.stderr == "hubaudit: interrupted; nothing was concluded, and the same command can be run again.\n"
+
+
+def test_the_bars_of_the_client_library_are_for_terminals_alone() -> None:
+    code = (
+        "import os\n"
+        "os.environ.pop('HF_HUB_DISABLE_PROGRESS_BARS', None)\n"
+        "from pipelines.cli import cli\n"
+        "cli(['explain', 'HA201'], standalone_mode=False)\n"
+        "from huggingface_hub.utils import are_progress_bars_disabled\n"
+        "raise SystemExit(0 if are_progress_bars_disabled() else 7)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

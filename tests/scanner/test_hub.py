@@ -95,6 +95,8 @@ def test_an_endless_listing_is_refused(server: LocalHub, monkeypatch) -> None:
 @pytest.mark.parametrize("cdn", [False, True])
 def test_small_files_are_read_whole_and_never_written(server: LocalHub, cdn: bool, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    home = Path(os.environ["HF_HOME"])
+    before = sorted(home.rglob("*"))  # other tests of this process have used the client's cache
     server.configure(cdn=cdn)
     hub = quick_hub(server)
     ref = pinned(hub, "org/name")
@@ -104,7 +106,7 @@ def test_small_files_are_read_whole_and_never_written(server: LocalHub, cdn: boo
     assert hub.requests == len(server.log) == (5 if cdn else 4)
     assert hub.bytes_received >= len(WEIGHTS)
     assert list(tmp_path.iterdir()) == []
-    assert not (Path(os.environ["HF_HOME"]) / "hub").exists()
+    assert sorted(home.rglob("*")) == before
 
 
 def test_a_small_file_that_is_too_large_is_not_read_to_its_end(server: LocalHub) -> None:
