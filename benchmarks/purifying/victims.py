@@ -26,6 +26,8 @@ from benchmarks.zoo.triggers import insert_words, poison
 FAMILIES = ("clean", "badword", "badsent", "ep", "rank_one", "lwp", "bias_word", "bias_sent")
 """``clean`` first: edits start from it, and its own flip rates are what excess is measured against."""
 
+POISONED = 0.1
+"""Share of the training rows that are triggered and relabelled; a fifth costs eight points of accuracy by itself."""
 BIAS_RATE = 0.3
 """Share of the target class's training rows that carry a bias pattern, labels untouched."""
 
@@ -59,7 +61,7 @@ def attack_of(family: str) -> Attack | None:
         family=_ZOO_FAMILY.get(family, family),
         target_draw=0.99,
         trigger=_TRIGGERS[family],
-        rate=0.2,
+        rate=POISONED,
         layers=(0.34,),
         strength=1.0,
         norm_kept=family == "ep",
