@@ -305,8 +305,9 @@ def _declared(facts: RepoFacts, claims: ClaimSet) -> RepoSpec:
         NothingToCompare: it declares none.
     """
     if not claims.bases:
-        unread = facts.card.problem or next((skip.why for skip in facts.skips if skip.what == "README.md"), None)
-        why = f" ({unread.rstrip('.')})" if unread else ""
+        unread = [skip.why for skip in facts.skips if skip.what == "README.md"]
+        reasons = (*unread, *claims.notes)
+        why = f" ({reasons[0].rstrip('.')})" if reasons else ""
         raise NothingToCompare(
             f"{facts.ref.name} declares no base model{why}; name one with --base to compare the weights."
         )

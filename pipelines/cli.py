@@ -243,7 +243,7 @@ def explain(rule: str | None) -> None:
     from audit import rulebook
 
     if rule is None:
-        for known in rulebook.all_rules():
+        for known in sorted(rulebook.all_rules(), key=lambda known: known.id):
             click.echo(f"{known.id}  {known.severity:<8}  {known.title}")
         return
     try:

@@ -130,7 +130,11 @@ def render_page(report: AuditReport) -> str:
         more_skips=more_skips,
         limits=limits(report),
         command=reproduce(report),
-        profile={key: str(value) for key, value in report.profile.items() if isinstance(value, str | int | float)},
+        profile={
+            key: number(value) if isinstance(value, float) else str(value)
+            for key, value in report.profile.items()
+            if isinstance(value, str | int | float)
+        },
     )
 
 

@@ -179,7 +179,7 @@ def probe_lines(report: AuditReport) -> tuple[str, ...]:
         if best is None:
             continue
         lines.append(
-            f"From {direction.source} to {direction.target}, '{best.text}' came nearest to a trigger. On the longest "
+            f"From {direction.source} to {direction.target}, '{best.text}' was the strongest insertion. On the longest "
             f"texts that it was tried on, of {best.words} words, it turned {best.flipped} of {best.carriers}; control "
             f"words {direction.control_flipped} of {direction.control_tried}."
         )

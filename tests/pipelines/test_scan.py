@@ -220,6 +220,10 @@ def test_no_weights_and_no_base_mean_nothing_to_compare(hub: LocalHub, copy: Pat
     torn = scan("pico/torn", folder=tmp_path)
     assert torn.code == 4
     assert "declares no base model (The card's front matter is not valid YAML" in torn.err, "why none was found"
+    hub.add_repo("pico/local", {"README.md": "---\nbase_model: ./my/path\n---\n", "config.json": "{}"})
+    local = scan("pico/local", folder=tmp_path)
+    assert local.code == 4
+    assert "1 of 1 values that name no repository on the Hub); name one with --base" in local.err
 
 
 def test_another_architecture_is_not_clean(hub: LocalHub, tmp_path: Path) -> None:
@@ -381,6 +385,7 @@ def test_a_file_that_is_no_report_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_explain_knows_every_rule_and_suggests_the_nearest() -> None:
     listed = CliRunner().invoke(cli, ["explain"])
+    assert listed.stdout.splitlines() == sorted(listed.stdout.splitlines())
     rules = [line.split()[0] for line in listed.output.splitlines()]
     assert len(rules) >= 8
     for rule in rules:

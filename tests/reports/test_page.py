@@ -137,6 +137,15 @@ def test_error_rate_coverage_card_and_command_are_quoted(pages):
     assert "Profile digest" in text
 
 
+def test_the_profile_is_told_in_words_and_short_numbers():
+    report = sample_reports.honest()
+    profile = {"clean_models": 56, "likeness": 28 / 57, "bank": None}
+    page = render_page(dataclasses.replace(report, profile=profile))
+    assert "<dt>Profile clean models</dt><dd>56</dd>" in page
+    assert "<dt>Profile likeness</dt><dd>0.4912</dd>" in page
+    assert "<dt>Profile bank" not in page
+
+
 def test_the_same_report_gives_the_same_bytes():
     assert render_page(sample_reports.rank_one()) == render_page(sample_reports.rank_one())
 
