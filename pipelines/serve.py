@@ -1,6 +1,5 @@
 """Runs ``hubaudit serve``: one process that listens to webhooks of the Hub and audits what they name."""
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from pipelines.publish import Publisher
 from pipelines.serving.app import Listening, make_app
 from pipelines.serving.queue import Queue
 from pipelines.serving.worker import Workers
+from scanner.errors import CouldNotConclude
 
 CONNECTIONS = 200
 """At a time; more are answered with 503 by the server itself."""
@@ -43,7 +43,7 @@ def serve(settings: ServeSettings, publisher: Publisher, environment: Mapping[st
 
     Raises:
         QueueError: the queue's file cannot be used.
-        CouldNotConclude: the token is refused.
+        CouldNotConclude: the token is refused, or nobody can listen at that address.
         OSError: the folder is not writable.
     """
     account = publisher.account()
@@ -74,8 +74,16 @@ def serve(settings: ServeSettings, publisher: Publisher, environment: Mapping[st
         timeout_graceful_shutdown=10,
         lifespan="on",
     )
-    with contextlib.suppress(KeyboardInterrupt):  # raised once more after a Ctrl-C that has ended it in good order
-        _Server(config, ready).run()
+    server = _Server(config, ready)
+    try:
+        server.run()
+    except KeyboardInterrupt:  # raised once more after a Ctrl-C that has ended it in good order
+        pass
+    except SystemExit:
+        if server.started:
+            raise
+        where = f"{settings.host} port {settings.port}"
+        raise CouldNotConclude(f"Nothing can be served at {where}; give another --host or --port.") from None
 
 
 class _Server(uvicorn.Server):

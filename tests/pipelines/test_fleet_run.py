@@ -46,7 +46,7 @@ class Heard(Silent):
 def run(tmp_path: Path) -> Callable[..., RunReport]:
     def go(selection: Selection, **options: object) -> RunReport:
         pause = float(options.pop("pause", 0.0))  # type: ignore[arg-type]
-        settings = Settings(endpoint=str(options.pop("endpoint", "http://127.0.0.1:9")), timeout_seconds=2.0)
+        settings = Settings(endpoint=str(options.pop("endpoint", "http://127.0.0.1:9")), timeout_seconds=10.0)
         resources = Resources(workers=1, threads=2, patience=FleetPatience(wait_seconds=0.01))
         options = {"observer": Silent(), "entry": lambda _setup: lightjobs.entry(pause=pause), **options}
         observer = options.pop("observer")

@@ -51,7 +51,7 @@ class Served:
         lines = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
         return {name: float(value) for name, value in lines}
 
-    def until(self, name: str, value: float, seconds: float = 180) -> None:
+    def until(self, name: str, value: float, seconds: float = 500) -> None:
         deadline = time.monotonic() + seconds
         while self.metrics()[name] < value:
             assert time.monotonic() < deadline, self.metrics()
@@ -247,6 +247,7 @@ def test_a_slow_or_broken_sender_holds_up_nobody(start: Start) -> None:
         ([], {"HUBAUDIT_WEBHOOK_SECRET": ""}, "a webhook needs a secret"),
         (["--secret-file", "/dev/null"], {}, "a webhook needs a secret"),
         ([], {"HF_TOKEN": "hf_wrong"}, "The Hub refused the token"),
+        (["--host", "192.0.2.1"], {}, "Nothing can be served at 192.0.2.1 port 0"),  # an address of nobody (RFC 5737)
     ],
 )
 def test_what_is_wrong_at_the_start_is_said(

@@ -37,7 +37,7 @@ def hub_for(server: LocalHub, folder: Path, subject: str, **options: object) -> 
     cache = BaseCache(folder, 1 << 30)
     return SharedHub(
         server.endpoint, subject=subject, cache=cache, run="1", first_wait_seconds=0.002, attempts=2,
-        timeout_seconds=2.0, **options,
+        timeout_seconds=10.0, **options,
     )  # fmt: skip
 
 
