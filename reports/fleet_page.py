@@ -104,7 +104,7 @@ def render_fleet(overview: FleetOverview) -> str:
             overview=overview,
             css=Markup(files(__package__).joinpath("templates", "report.css").read_text(encoding="utf-8")),  # noqa: S704
             homepage=HOMEPAGE,
-            tone=_tone(overview.counts),
+            tone=_tone(overview),
             sentence=_sentence(overview),
             when=moment(overview.generated_at),
             tiles=_tiles(overview),
@@ -159,11 +159,11 @@ def trend_plot(points: Sequence[TrendPoint]) -> Markup | None:
     return to_svg(figure, name="trend", title=f"Verdicts at the end of the last {len(shown)} runs")
 
 
-def _tone(counts: Mapping[str, int]) -> str:
-    """Return the worst verdict on record: it sets the colour of the page."""
-    return next(
-        (outcome for outcome in OUTCOMES[:3] if counts.get(outcome)), "pass" if counts.get("pass") else "inconclusive"
-    )
+def _tone(overview: FleetOverview) -> str:
+    """Return the worst verdict on record, which sets the colour of the page: what is not scanned is not clean."""
+    counts = overview.counts
+    whole = counts.get("pass") and not counts.get("failed") and not overview.pending
+    return next((outcome for outcome in OUTCOMES[:3] if counts.get(outcome)), "pass" if whole else "inconclusive")
 
 
 def _sentence(overview: FleetOverview) -> str:
@@ -174,12 +174,16 @@ def _sentence(overview: FleetOverview) -> str:
     found = f"{number(flagged)} of {number(scanned)} scanned repositories have findings."
     open_ends = []
     if overview.counts.get("inconclusive"):
-        open_ends.append(f"{number(overview.counts['inconclusive'])} are inconclusive, which is not clean")
+        open_ends.append(f"{_are(overview.counts['inconclusive'])} inconclusive, which is not clean")
     if overview.counts.get("failed"):
         open_ends.append(f"{number(overview.counts['failed'])} could not be scanned")
     if overview.pending:
-        open_ends.append(f"{number(overview.pending)} are still to be scanned")
+        open_ends.append(f"{_are(overview.pending)} still to be scanned")
     return f"{found} {'; '.join(open_ends)}." if open_ends else found
+
+
+def _are(count: int) -> str:
+    return f"{number(count)} {'is' if count == 1 else 'are'}"
 
 
 def _tiles(overview: FleetOverview) -> list[tuple[str, str, str]]:

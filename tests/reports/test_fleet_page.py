@@ -125,10 +125,16 @@ def test_an_empty_fleet_has_a_page() -> None:
 @pytest.mark.parametrize(
     ("counts", "tone"),
     [({"fail": 1, "pass": 9}, "fail"), ({"review": 1}, "review"), ({"inconclusive": 1, "pass": 1}, "inconclusive"),
-     ({"pass": 3}, "pass"), ({"failed": 3}, "inconclusive")],
+     ({"pass": 3}, "pass"), ({"failed": 3}, "inconclusive"), ({"pass": 3, "failed": 1}, "inconclusive")],
 )  # fmt: skip
 def test_the_worst_verdict_sets_the_tone(counts: dict[str, int], tone: str) -> None:
-    assert f'<body class="{tone}">' in render_fleet(overview(counts=counts))
+    assert f'<body class="{tone}">' in render_fleet(overview(counts=counts, pending=0))
+
+
+def test_what_is_still_to_be_scanned_is_not_called_clean() -> None:
+    page = render_fleet(overview(counts={"pass": 3}, pending=1))
+    assert '<body class="inconclusive">' in page
+    assert "1 is still to be scanned" in page
 
 
 def test_bars_add_up() -> None:
