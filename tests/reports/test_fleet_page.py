@@ -76,7 +76,7 @@ def test_the_page_is_whole_and_shows_the_worst_first() -> None:
     assert "3 of 10 scanned repositories have findings." in page
     assert "3 are inconclusive, which is not clean" in page
     assert "1 could not be scanned" in page
-    assert "1 are still to be scanned" in page
+    assert "1 is still to be scanned" in page
     assert "87.5" in page
     assert "safe" not in page.lower().replace("unsafe", "")
     assert "malicious" not in page
