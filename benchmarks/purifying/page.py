@@ -44,7 +44,7 @@ def pooled(kept: Sequence[Line]) -> str:
     """One row for each method and size: means over the victims that it was run on, with intervals."""
     out = _table(
         "method", "samples", "victims", "mean ACC loss (95 %)", "mean excess ASR (95 %)", "worst excess",
-        f"lost ≤ {100 * MATCHED:.0f} point: victims, mean excess", "CPU s",
+        f"at most {100 * MATCHED:.0f} point lost: victims, mean excess", "CPU s",
     )  # fmt: skip
     for (name, samples), group in _groups(kept):
         done = [line for line in group if line["after"] is not None]
