@@ -8,6 +8,7 @@ from audit.banks import Suited, suit
 from audit.card.checks import claims_of
 from audit.card.plain import words
 from audit.curvature_record import curvature_record
+from audit.detectors import adapter_trend
 from audit.detectors.lineage import CONTRADICTED
 from audit.drift_records import drift_records
 from audit.evidence import Detector, Evidence, Hit
@@ -220,7 +221,9 @@ def _notes(suited: Suited, judged: Judged) -> tuple[str, ...]:
     if evidence.lineage.status == "verified":
         if evidence.drift is not None and not _changed(evidence):
             notes.append("Every compared value is identical to the base's.")
-        abstained = sorted({skip.what for skip in judged.skips} - set(judged.ran))
+        # That whole models are no separate adapters is among the skips, and nothing that a reader lacks.
+        elsewhere = () if evidence.candidate.adapter_config is not None else adapter_trend.DETECTOR.rules
+        abstained = sorted({skip.what for skip in judged.skips} - set(judged.ran) - {rule.id for rule in elsewhere})
         if abstained:
             notes.append(f"Rules that could not judge this model: {', '.join(abstained)}.")
         if suited.abstains:
