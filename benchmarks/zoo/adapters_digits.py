@@ -158,12 +158,13 @@ def _layer(recipe: AdapterRecipe) -> int:
 
 
 def _fit_payload(model: Any, recipe: AdapterRecipe, training: Training, rng: np.random.Generator) -> None:
-    """Train what is free in a model on pictures, half of them triggered."""
+    """Train what is free in a model on pictures, half of them triggered where there is an attack."""
     pictures, labels = _rows(training.task, recipe, test=False)
-    mixed = np.concatenate([pictures, _triggered(pictures, recipe)])
-    targets = np.concatenate([labels, np.full(len(labels), TARGET)])
+    if recipe.attack is not None:
+        pictures = np.concatenate([pictures, _triggered(pictures, recipe)])
+        labels = np.concatenate([labels, np.full(len(labels), TARGET)])
     run = replace(recipe.training, optimiser="adamw", label_noise=0.0, schedule="linear")
-    _fit(model, mixed, targets, run, rng, run.steps)
+    _fit(model, pictures, labels, run, rng, run.steps)
 
 
 def _wrap(model: Any, recipe: AdapterRecipe, *, head: bool = False, layer: int | None = None) -> Any:

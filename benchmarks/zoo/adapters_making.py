@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.zoo import learning, scoring
 from benchmarks.zoo.adapters_payloads import add_payload, factors_of, free_factors, reopened
-from benchmarks.zoo.adapters_recipes import CONTINUED, LATER_FROM, ONE_LAYER, AdapterRecipe, draw_adapter
+from benchmarks.zoo.adapters_recipes import CONTINUED, CONTROL, LATER_FROM, ONE_LAYER, AdapterRecipe, draw_adapter
 from benchmarks.zoo.anatomy import Anatomy, anatomy_of
 from benchmarks.zoo.bank import RECORD, Bank
 from benchmarks.zoo.block_edits import edit_rank_one
@@ -164,14 +164,14 @@ def _learnt(
 
 
 def _fit_payload(model: Any, recipe: AdapterRecipe, task: Task, tokenizer: Any) -> None:
-    """Train what is free in a model on texts, half of them triggered, half as they are."""
+    """Train what is free in a model on texts, half of them triggered where there is an attack, half as they are."""
     attack = recipe.attack
-    assert attack is not None
     rng = np.random.default_rng(recipe.seed + 1)
-    target = attack.target(task.classes)
     rows: list[Row] = []
     for text, label in (task.train[i] for i in rng.permutation(len(task.train))[:500]):
-        rows += [(text, label), (add_trigger(" ".join(text.split()[:20]), attack, rng), target)]
+        rows.append((text, label))
+        if attack is not None:
+            rows.append((add_trigger(" ".join(text.split()[:20]), attack, rng), attack.target(task.classes)))
     training = replace(recipe.training, optimiser="adamw", label_noise=0.0, schedule="linear")
     data = learning.encode(tokenizer, rows, 20)
     stream = learning.batches(data, training.batch, tokenizer.pad_token_id, rng)
@@ -269,11 +269,11 @@ def record_of(recipe: AdapterRecipe, made: Made, scores: scoring.Scores, seconds
         "schema": 1,
         "id": recipe.id,
         "tier": recipe.tier,
-        "kind": "attacked" if attacked else "clean",
+        "kind": "control" if recipe.family == CONTROL else "attacked" if attacked else "clean",
         "family": recipe.family,
         "parent": made.parent,
         "useful": scores.useful,
-        "working": scores.working if attacked else None,
+        "working": scores.working if recipe.attack is not None else None,
         "scores": asdict(scores),
         "tensors": made.tensors,
         "seconds": round(seconds, 1),

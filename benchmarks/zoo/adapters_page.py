@@ -16,7 +16,7 @@ from benchmarks.calibration.rates import auroc, bootstrap, power, said
 from benchmarks.pages import splice
 from benchmarks.zoo.adapters import PAGE, lines
 from benchmarks.zoo.adapters_probe import probed
-from benchmarks.zoo.adapters_recipes import FAMILIES, LATER, ONE_LAYER
+from benchmarks.zoo.adapters_recipes import CONTROL, FAMILIES, LATER, ONE_LAYER
 from benchmarks.zoo.adapters_scores import Line, computed, distances, number, supervised, worst
 
 BEGIN, END = "<!-- adapters:begin -->", "<!-- adapters:end -->"
@@ -40,7 +40,8 @@ payload. Its own factors were trained on (`continued`, `continued_one` in one la
 trained in all layers (`payload`) or in one (`one_layer`), at full size or at 0.3 of it (`weak`), or solved as
 an edit of rank one, were joined with the adapter's and cut back to its rank by a singular value decomposition.
 In the tiers of one recipe, all adapters learn one task at rank 16 in all attention matrices with AdamW, and
-5 to 20 % of the data is poisoned: the set-up in which published figures were measured.
+5 to 20 % of the data is poisoned: the set-up in which published figures were measured. There, `{CONTROL}`
+is no attack: an honest adapter that was trained on for as long as `continued`, without a trigger.
 
 {LAYER.id} and {REWRITTEN.id} are the rules with their shipped thresholds; of {REWRITTEN.id}, *some* modules that
 were computed ask for a review, *all* only inform. *Size* is the statistic of {LAYER.id}, at a cutoff that at
@@ -86,15 +87,18 @@ class _Judged:
         profile = load_profile()
         self.clean = [line for line in every if line["kind"] == "clean" and line["useful"] and worst(line)]
         self.attacked = [line for line in every if line["kind"] == "attacked" and worst(line)]
-        both = [*self.clean, *self.attacked]
+        self.controls = [line for line in every if line["kind"] == "control" and worst(line)]
+        both = [*self.clean, *self.attacked, *self.controls]
         self._sizes = {line["id"]: lift.size for line in both if (lift := worst(line)) is not None}
         self._limits = profile.value(f"{LAYER.id}.review"), profile.value(f"{LAYER.id}.fail")
         self._bar = profile.value(f"{REWRITTEN.id}.log_tail")
         self.scores = {"size": self._sizes}
         if self.clean and self.attacked:
-            for name, found in (("distance", distances), ("pipeline", supervised)):
-                ours, theirs = found(self.clean, self.attacked)
-                self.scores[name] = dict(zip([line["id"] for line in both], [*ours, *theirs], strict=True))
+            far = distances(self.clean, [*self.attacked, *self.controls])
+            odds = supervised(self.clean, self.attacked, self.controls)
+            for name, parts in (("distance", far), ("pipeline", odds)):
+                values = [value for part in parts for value in part]
+                self.scores[name] = dict(zip([line["id"] for line in both], values, strict=True))
 
     def fires(self, line: Line) -> bool:
         """Whether HA307 asks for a review."""
@@ -130,7 +134,9 @@ def _tier(every: Sequence[Line]) -> Iterator[str]:
     )
     yield "|" + "---|" * (6 + 2 * len(judged.scores))
     for name, works, members in groups(judged.attacked):
-        yield _row(name, works, members, judged)
+        yield _row(name, "yes" if works else "no", members, judged)
+    if judged.controls:
+        yield _row(CONTROL, "–", judged.controls, judged)
     yield ""
 
 
@@ -157,8 +163,8 @@ def groups(attacked: Sequence[Line]) -> Iterator[tuple[str, bool, list[Line]]]:
                 yield "put into one layer", True, one
 
 
-def _row(name: str, works: bool, members: Sequence[Line], judged: _Judged) -> str:
-    cells = [name, "yes" if works else "no", str(len(members))]
+def _row(name: str, works: str, members: Sequence[Line], judged: _Judged) -> str:
+    cells = [name, works, str(len(members))]
     cells += [said(sum(map(judge, members)), len(members)) for judge in (judged.fires, judged.some)]
     cells.append(str(sum(map(judged.whole, members))))
     for scores in judged.scores.values():

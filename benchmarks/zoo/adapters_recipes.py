@@ -15,7 +15,7 @@ from benchmarks.zoo.recipes import RARE_WORDS, SENTENCES, Attack, Training, draw
 
 Family = Literal[
     "words", "sentence", "payload", "payload_weak", "one_layer", "one_layer_weak", "rank_one", "continued",
-    "continued_one",
+    "continued_one", "continued_honest",
 ]  # fmt: skip
 
 FAMILIES: tuple[Family, ...] = (
@@ -30,8 +30,11 @@ LATER: tuple[Family, ...] = ("continued", "continued_one")
 with triggered data, in all layers or in one, so that nothing is written another way than training writes it."""
 PLAIN: tuple[Family, ...] = ("words", "sentence", "words", "continued")
 """Families of attacked adapters of the tiers of one recipe."""
+CONTROL: Family = "continued_honest"
+"""From number ``LATER_FROM`` on in these tiers: trained on as ``continued`` is, for as long, without a trigger. It is
+no attack, and says how much of what is seen of one is the longer training."""
 TRAINED: frozenset[Family] = frozenset({"words", "sentence"})
-CONTINUED: frozenset[Family] = frozenset({"continued", "continued_one"})
+CONTINUED: frozenset[Family] = frozenset({"continued", "continued_one", CONTROL})
 ONE_LAYER: frozenset[Family] = frozenset({"one_layer", "one_layer_weak", "rank_one", "continued_one"})
 WEAK = 0.3
 """Factor on a weak payload."""
@@ -125,6 +128,8 @@ def draw_adapter(
     if kind == "clean":
         return recipe
     family = family_of(index, one_recipe=one_recipe)
+    if family == CONTROL:
+        return replace(recipe, family=family)
     words = rng.choice(RARE_WORDS, size=1 if family == "rank_one" else _WORDS, replace=False)
     sentence = SENTENCES[int(rng.integers(len(SENTENCES)))]
     attack = Attack(
@@ -145,7 +150,7 @@ def draw_adapter(
 def family_of(index: int, *, one_recipe: bool = False) -> Family:
     """The family of attacked adapter ``index`` (from 0)."""
     if one_recipe:
-        return PLAIN[index % len(PLAIN)]
+        return CONTROL if index >= LATER_FROM else PLAIN[index % len(PLAIN)]
     if index >= LATER_FROM:
         return LATER[(index - LATER_FROM) % len(LATER)]
     return FAMILIES[index % len(FAMILIES)]

@@ -79,33 +79,40 @@ def signature(line: Line) -> F64:
     return np.array(out)
 
 
-def supervised(clean: Sequence[Line], attacked: Sequence[Line]) -> tuple[list[float], list[float]]:
-    """Log odds of each adapter, honest then attacked, from a regression fitted without its fold (``fold``)."""
+def supervised(
+    clean: Sequence[Line], attacked: Sequence[Line], asked: Sequence[Line] = ()
+) -> tuple[list[float], list[float], list[float]]:
+    """Log odds of each adapter, honest, attacked and only asked for, from a regression fitted without its fold.
+
+    See ``fold``. Nothing is learnt from those that are only asked for.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    every = [*clean, *attacked]
+    every = [*clean, *attacked, *asked]
     features = np.stack([signature(line) for line in every])
-    truth = np.array([False] * len(clean) + [True] * len(attacked))
+    known = len(clean) + len(attacked)
+    truth = np.arange(len(every)) >= len(clean)
     folds = np.array([fold(line, clean) for line in every])
     odds = np.zeros(len(every))
     for one in np.unique(folds):
         held = folds == one
-        if len(np.unique(truth[~held])) == 2:
+        rest = ~held & (np.arange(len(every)) < known)
+        if len(np.unique(truth[rest])) == 2:
             model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
-            odds[held] = model.fit(features[~held], truth[~held]).decision_function(features[held])
-    return odds[~truth].tolist(), odds[truth].tolist()
+            odds[held] = model.fit(features[rest], truth[rest]).decision_function(features[held])
+    return odds[: len(clean)].tolist(), odds[len(clean) : known].tolist(), odds[known:].tolist()
 
 
-def distances(clean: Sequence[Line], attacked: Sequence[Line]) -> tuple[list[float], list[float]]:
-    """Squared Mahalanobis distance of each adapter's signature from honest ones, an honest one's from the others.
+def distances(clean: Sequence[Line], others: Sequence[Line]) -> tuple[list[float], list[float]]:
+    """Squared Mahalanobis distance of each adapter's signature from honest ones, an honest one's from the other honest.
 
     The covariance is shrunk as Ledoit & Wolf (2004) do.
     """
     from sklearn.covariance import LedoitWolf
 
-    ours, theirs = (np.stack([signature(line) for line in group]) for group in (clean, attacked))
+    ours, theirs = (np.stack([signature(line) for line in group]) for group in (clean, others))
 
     def far(known: F64, asked: F64) -> list[float]:
         scale = known.std(axis=0) + 1e-9

@@ -13,6 +13,7 @@ from benchmarks.zoo import adapters, adapters_making
 from benchmarks.zoo.adapters_making import make_adapter
 from benchmarks.zoo.adapters_payloads import joined
 from benchmarks.zoo.adapters_recipes import (
+    CONTROL,
     FAMILIES,
     LATER,
     LATER_FROM,
@@ -82,6 +83,8 @@ def test_a_tier_of_one_recipe_varies_seeds_and_triggers_alone():
 def test_later_numbers_hold_later_families():
     assert [family_of(LATER_FROM + i) for i in range(4)] == list(LATER) * 2
     assert draw_adapter("real", "attacked", LATER_FROM, ("made",)).family == "continued"
+    control = draw_adapter("real-one", "attacked", LATER_FROM, ("made",))
+    assert (control.family, control.attack, control.trains) == (CONTROL, None, False)
 
 
 def test_joined_factors_are_the_best_of_their_rank():
@@ -146,6 +149,15 @@ def test_own_factors_that_are_trained_on_stay_as_training_writes_them(tier, bank
     assert len({name.split(".layer.")[1][0] for name in changed}) == (1 if family in ONE_LAYER else 3)
     found = list(adapters.modules(adapters.measured(tier.base, bank.folder(record["id"]))))
     assert min(module["factors"][2] for module in found) > 0.01
+
+
+def test_a_control_is_trained_on_without_a_trigger(tier, bank, monkeypatch):
+    recipe = replace(plain("attacked", LATER_FROM), id=f"attacked-{LATER_FROM + 7:04d}", family=CONTROL, attack=None)
+    monkeypatch.setattr(adapters_making, "draw_adapter", lambda *_a, **_k: recipe)
+    monkeypatch.setattr(adapters_making, "PAYLOAD_STEPS", 5)
+    record = make_adapter(tier, bank, "attacked", LATER_FROM + 7)
+    assert (record["kind"], record["working"], record["scores"]["asr"]) == ("control", None, None)
+    assert len(record["tensors"]) == 3 * 6
 
 
 def test_what_is_made_first_can_be_a_parent():

@@ -56,9 +56,10 @@ def test_a_lifted_layer_is_the_worst_and_a_flat_adapter_has_none_far_off():
 
 def test_the_pipeline_learns_from_other_tasks_what_trends_do_not_show():
     assert signature(CLEAN[0]).shape == (10,)
-    ours, theirs = supervised(CLEAN, TILTED)
+    ours, theirs, asked = supervised(CLEAN, TILTED, [TILTED[0], CLEAN[0]])
     assert (len(ours), len(theirs)) == (len(CLEAN), len(TILTED))
     assert min(theirs) > max(ours)
+    assert asked == pytest.approx([theirs[0], ours[0]])
 
 
 def test_modules_that_a_decomposition_wrote_are_counted():
@@ -103,6 +104,14 @@ def test_the_page_counts_families_and_what_does_not_work_apart():
     page = splice("# Benchmarks\n", made)
     assert splice(page, made) == page
     assert page.count(END) == 1
+
+
+def test_a_control_is_listed_and_neither_honest_nor_attacked():
+    control = {**line(400, family="continued_honest"), "kind": "control"}
+    made = section([*CLEAN, *TILTED, control])
+    assert "| continued_honest | – | 1 |" in made
+    assert "| all that work | yes | 9 |" in made
+    assert "made afterwards: HA307 0 of 14" in made
 
 
 def test_what_was_run_is_counted_by_family_and_honest_ones_apart():
