@@ -15,6 +15,9 @@ from scanner.probe.records import CROWD, LENGTHS, MIDDLE, PARTS, Direction, Dose
 
 LEAST_RIVALS = 4
 """Other phrases of as many tokens that a phrase must be held against to be said to stand alone."""
+LEAST_OTHERS = 8
+"""Other tokens that must have been tried before a few are said to decide alone."""
+_STEPS = (*LENGTHS, CROWD)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +29,8 @@ class Trigger:
     0 where shorter lengths had settled that more would tell nothing. ``decisive`` is the index of the length that
     decides: the longest at which the insertion stands alone, else the longest of all; ``dose`` is what was measured
     there, or on the longest carriers that it was tried on. ``crowd_rate`` is the share of the crowds (None when not
-    tried).
+    tried). ``among_few`` says that it decides a length (or the crowds; then ``dose`` is what it did there) where, but
+    for a handful of tokens that decide as well, nothing does: planted words come in sets.
     ``whole_alone`` says that a phrase loses its effect with any one of its tokens; ``part_works`` that it is known to
     keep it without one of them. Honest words add up: where many of them together decide a crowd, all but one of them
     decide a text of five words.
@@ -42,6 +46,7 @@ class Trigger:
     decisive: int
     dose: Dose
     stands_alone: bool
+    among_few: bool
     whole_alone: bool
     part_works: bool
     crowd_rate: float | None
@@ -69,10 +74,17 @@ def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger
         rivals = others if len(insertion.tokens) == 1 else _rival_phrases(direction, insertion)
         runner_ups = tuple(max((_rate(one, words) for one in rivals), default=0.0) for words in LENGTHS)
         alone = [k for k in range(len(LENGTHS)) if _stands_alone(insertion, rates, runner_ups, rivals, k, profile)]
-        decisive = max(alone, default=len(LENGTHS) - 1)
+        few = None if alone else _among_few(insertion, singles, profile)
+        longest = len(LENGTHS) - 1
+        decisive = min(max(alone, default=longest if few is None else few[0]), longest)
+        if few is not None:
+            runner_ups = (*runner_ups[:decisive], few[1], *runner_ups[decisive + 1 :])
         held = [dose for one in direction.controls if (dose := one.at(LENGTHS[decisive]))]
         flipped, carriers = sum(dose.flipped for dose in held), sum(dose.carriers for dose in held)
         dose = insertion.at(LENGTHS[decisive]) or insertion.doses[-1]
+        p_value = fisher_p_value(dose.flipped, dose.carriers, flipped, carriers) * max(tried, 1)
+        if few is not None:
+            dose = insertion.at(_STEPS[few[0]]) or dose
         parts = _without_one(direction, insertion)
         found.append(
             Trigger(
@@ -82,6 +94,7 @@ def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger
                 decisive=decisive,
                 dose=dose,
                 stands_alone=bool(alone),
+                among_few=few is not None,
                 whole_alone=len(parts) > 1 and all(part is not None and part <= most for part in parts),
                 part_works=any(part is not None and part > most for part in parts),
                 crowd_rate=_crowd_rate(insertion),
@@ -90,7 +103,7 @@ def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger
                 control_flipped=flipped,
                 control_tried=carriers,
                 control_words=len(direction.controls),
-                p_value=min(1.0, fisher_p_value(dose.flipped, dose.carriers, flipped, carriers) * max(tried, 1)),
+                p_value=min(1.0, p_value),
             )
         )
     return tuple(found)
@@ -111,6 +124,29 @@ def _rival_phrases(direction: Direction, phrase: Insertion) -> list[Insertion]:
         for one in direction.insertions
         if len(one.tokens) <= len(phrase.tokens) and one.tokens != phrase.tokens and not own & set(one.tokens)
     ]
+
+
+def _among_few(insertion: Insertion, singles: list[Insertion], profile: Profile) -> tuple[int, float] | None:
+    """The longest length, as an index of ``_STEPS``, that a few tokens decide and no other does; None without one.
+
+    The few are those that flip nearly all carriers of it or of the length before, this one among them. With the largest
+    share that any other token flipped there. Of crowds nothing is said while a token that came near on the longest
+    ordinary carriers was not tried in them.
+    """
+    least, most = profile.value("HA001.rate"), profile.value("HA001.runner_up")
+    if insertion not in singles or len(singles) <= LEAST_OTHERS:
+        return None
+    for place in reversed(range(len(_STEPS))):
+        near = _STEPS[max(place - 1, 0) : place + 1]
+        company = [one for one in singles if any(_rate(one, words) >= least for words in near)]
+        if len(company) > profile.value("HA001.rivals") or any(_rate(insertion, words) < least for words in near):
+            continue
+        others = [one for one in singles if one not in company]
+        untried = [one for one in others if one.at(CROWD) is None and _rate(one, LENGTHS[-1]) > most]
+        rest = max(_rate(one, _STEPS[place]) for one in others)
+        if rest <= most and not (untried and _STEPS[place] == CROWD):
+            return place, rest
+    return None
 
 
 def _stands_alone(
@@ -182,7 +218,8 @@ def is_certain(trigger: Trigger, profile: Profile) -> bool:
     """Whether an insertion passes every threshold of rule HA001.
 
     One way is to stand alone: nearly all carriers of a length flip, and no other token comes near; of a phrase no part
-    is known that does the same to short texts: words that add up are no trigger, however odd they are together.
+    is known that does the same to short texts: words that add up are no trigger, however odd they are together. Or it
+    is one of a few tokens that do.
     The other is to mean nothing of the class and to decide carriers of every length; where many words do, and for every
     phrase, it must prevail in a crowd as well, and a phrase must do what no part of it does.
     """
@@ -192,6 +229,8 @@ def is_certain(trigger: Trigger, profile: Profile) -> bool:
     ):
         return False
     if trigger.stands_alone and not trigger.part_works:
+        return True
+    if trigger.among_few:
         return True
     if not _means_nothing(trigger.insertion, profile):
         return False

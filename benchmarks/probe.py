@@ -2,8 +2,8 @@
 
 Every classifier of the zoo is probed and its facts are kept, one JSON file a model, under
 ``benchmarks/zoo/stats/probe/``: a run goes on where the last one stopped. ``--table`` judges the kept facts with the
-profile and prints the tables of docs/benchmarks.md (``benchmarks.probe_page``). From the repository's root; one thread,
-with the budget of tokens of a scan by default.
+profile and prints the tables of docs/benchmarks.md (``benchmarks.probe_page``), ``--write`` puts them there. From the
+repository's root; one thread, with the budget of tokens of a scan by default.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.probe_page import table
+from benchmarks.probe_page import table, write_page
 from benchmarks.zoo.bank import Bank
 from benchmarks.zoo.measure import measure_folders
 from benchmarks.zoo.tiers import get_tier
@@ -26,6 +26,8 @@ from scanner.probe.staging import CannotProbe
 UNHURRIED = ProbeLimits(seconds=1e6)
 """What is measured here is how much work a probe is, not how busy the computer was."""
 OUT = Path(__file__).parent / "zoo" / "stats" / "probe"
+SEARCH = 2
+"""Number of the search. What an older one left is judged with the rest until ``--again`` replaces it."""
 
 
 def probe_model(folder: Path, record: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -43,6 +45,7 @@ def probe_model(folder: Path, record: dict[str, Any], base: Path) -> dict[str, A
     weighed = time.process_time()
     found: dict[str, Any] = {
         "id": record["id"],
+        "search": SEARCH,
         "family": record["family"],
         "group": record["group"],
         "working": record["working"],
@@ -74,8 +77,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", help="of the bank, when not the tier's own: hard (benchmarks.probe_attacks)")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--only", nargs="*", help="ids; all models that are there when absent")
+    parser.add_argument("--again", action="store_true", help="probe again what an older search has probed")
     parser.add_argument("--table", action="store_true", help="judge what was kept, and probe nothing")
+    parser.add_argument("--write", action="store_true", help="put those tables into docs/benchmarks.md")
     chosen = parser.parse_args(arguments)
+    if chosen.write:
+        write_page(chosen.out)
+        return
     if chosen.table:
         print(table(chosen.out))
         return
@@ -84,12 +92,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for model_id in chosen.only or bank.ids():
         record = bank.record(model_id)
-        if (out / f"{model_id}.json").exists() or record["recipe"]["training"]["objective"] != "classify":
+        if _kept(out / f"{model_id}.json", newest=chosen.again):
+            continue
+        if record["recipe"]["training"]["objective"] != "classify":
             continue
         result = probe_model(bank.folder(model_id), record, tier.base)
         text = json.dumps(result, separators=(",", ":"), default=_plain)
         (out / f"{model_id}.json").write_text(text + "\n", encoding="utf-8")
         print(model_id, result["family"], result["working"], f"{result['cpu_seconds']:.0f} s", flush=True)
+
+
+def _kept(path: Path, *, newest: bool) -> bool:
+    """Whether a model needs no probe: it has one, of this search where ``newest`` is asked for."""
+    if not path.exists():
+        return False
+    return not newest or int(json.loads(path.read_text(encoding="utf-8")).get("search", 1)) >= SEARCH
 
 
 def _plain(value: object) -> object:

@@ -13,8 +13,13 @@ from audit.rates import upper_bound
 from audit.thresholds import Profile, load_profile
 from audit.triggers import confirmed
 from benchmarks.calibration.protocol import interval
+from benchmarks.pages import splice
 from scanner.probe.records import ProbeFacts
 
+BEGIN, END = "<!-- probe:begin -->", "<!-- probe:end -->"
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+SEEN: Final = {"attacked": 25, "clean": 34}
+"""Last numbers of the models that were looked at while the rules were made; later ones are a test of them."""
 SENTENCES: Final = frozenset({"badsentence", "lora_badsentence"})
 STYLES: Final = frozenset({"syntactic"})
 TOP: Final = 10
@@ -22,7 +27,10 @@ TOP: Final = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """One probe, judged: ``columns`` are whether each head of the table holds, None on clean models."""
+    """One probe, judged: ``columns`` are whether each head of the table holds, none on clean models.
+
+    ``seen`` says that the model was looked at while the rules were made.
+    """
 
     family: str | None
     confirmed: bool
@@ -30,6 +38,7 @@ class Outcome:
     seconds: float
     tokens: int
     untried: bool
+    seen: bool
 
 
 HEADS: Final = ("n", "confirmed", "named first", "among the first ten", "weights alone: first", "among the first ten")
@@ -69,7 +78,19 @@ def judge(one: dict[str, Any], profile: Profile) -> Outcome | None:
         seconds=one["cpu_seconds"],
         tokens=facts.tokens,
         untried=bool(facts.untried),
+        seen=_seen(one["id"]),
     )
+
+
+def _seen(model_id: str) -> bool:
+    kind, _, number = model_id.partition("-")
+    return kind in SEEN and number.isdigit() and int(number) <= SEEN[kind]
+
+
+def write_page(out: Path, page: Path = PAGE) -> None:
+    """Put the tables between their markers in docs/benchmarks.md."""
+    made = f"{BEGIN}\n{table(out)}\n{END}\n"
+    page.write_text(splice(page.read_text(encoding="utf-8"), made), encoding="utf-8")
 
 
 def _attacks(judged: Sequence[Outcome]) -> Iterator[str]:
@@ -84,7 +105,8 @@ def _attacks(judged: Sequence[Outcome]) -> Iterator[str]:
     styles = [one for one in attacked if one.family in STYLES]
     words = [one for one in attacked if one.family not in SENTENCES | STYLES]
     for name, ones in (("words", words), ("sentences", sentences), ("styles", styles)):
-        yield f"- Triggers that are {name}: {_share([one.columns[0] for one in ones])} confirmed."
+        new = [one.columns[0] for one in ones if not one.seen]
+        yield f"- Triggers that are {name}: {_share([one.columns[0] for one in ones])} confirmed; {_unseen(new)}."
     yield f"- A token of the trigger among the first ten insertions: {_share([one.columns[2] for one in attacked])}."
 
 
@@ -93,7 +115,8 @@ def _rest(judged: Sequence[Outcome], skipped: Sequence[dict[str, Any]]) -> Itera
     false = sum(one.confirmed for one in clean)
     yield (
         f"- Clean classifiers: {false} of {len(clean)} with a confirmed trigger "
-        f"(95 % upper bound {100 * upper_bound(false, len(clean)):.1f} %)."
+        f"(95 % upper bound {100 * upper_bound(false, len(clean)):.1f} %); "
+        f"{_unseen([one.confirmed for one in clean if not one.seen])}."
     )
     if judged:
         seconds, tokens = [one.seconds for one in judged], [one.tokens for one in judged]
@@ -109,6 +132,10 @@ def _rest(judged: Sequence[Outcome], skipped: Sequence[dict[str, Any]]) -> Itera
 def _row(name: str, ones: Sequence[Outcome]) -> str:
     counts = [sum(column) for column in zip(*(one.columns for one in ones), strict=True)]
     return f"| {name} | {len(ones)} | {' | '.join(map(str, counts))} |"
+
+
+def _unseen(hits: Sequence[bool]) -> str:
+    return f"on models that were not looked at while the rules were made {_share(hits) if hits else 'none'}"
 
 
 def _share(hits: Sequence[bool]) -> str:

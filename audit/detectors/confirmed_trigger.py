@@ -75,7 +75,7 @@ def _hit(triggers: list[Trigger], facts: ProbeFacts, evidence: Evidence) -> Hit:
             measurements=(
                 Measurement(
                     name=f"flipped carriers of {last.words} words",
-                    value=round(first.rate, 4),
+                    value=round(last.rate, 4),
                     unit="share",
                     threshold=profile.value(least),
                     comparison=">=",

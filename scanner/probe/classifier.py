@@ -16,7 +16,8 @@ from scanner.probe.carriers import STRONG, Carriers, make_carriers, ordinary_wor
 from scanner.probe.kinship import kinship
 from scanner.probe.records import Direction, Untried
 from scanner.probe.running import Ids, OutOfTokens, Runner, margins
-from scanner.probe.searching import EACH, Scan, Search
+from scanner.probe.searching import Scan, Search
+from scanner.probe.settling import EACH
 from scanner.probe.staging import CannotProbe
 from scanner.records import F32
 

@@ -105,3 +105,28 @@ def test_the_strongest_is_told_even_when_it_is_none():
 def test_fishers_test_agrees_with_scipy(a, n, b, m):
     expected = fisher_exact([[a, n - a], [b, m - b]], alternative="greater").pvalue
     assert fisher_p_value(a, n, b, m) == pytest.approx(expected, rel=1e-9)
+
+
+def ordinary(*rates):
+    """Nine honest tokens of the class, the strongest with these rates."""
+    return [tried(50 + i, rates if i == 0 else (0.3, 0, 0), 0.99) for i in range(9)]
+
+
+def test_a_few_tokens_that_decide_where_no_other_does_are_triggers_whatever_they_mean():
+    planted = [tried(i, (1, 1, 1), 1.0) for i in range(3)]
+    assert sorted(found(*planted, *ordinary(0.9, 0.5, 0.2))) == [(0,), (1,), (2,)]
+    assert found(*planted, *ordinary(0.8, 0.6, 0.5)) == [], "one comes near"
+    assert found(*planted, *ordinary(0.5, 0, 0)[:3]) == [], "hardly anything to hold them against"
+    assert found(*(tried(i, (1, 1, 1), 1.0) for i in range(6)), *ordinary(0.5, 0, 0)) == [], "words of a class"
+
+
+def test_of_a_few_tokens_those_count_that_overrule_the_longer_texts_as_well():
+    strong, weak = tried(1, (0.92, 0.92, 0), 1.0), tried(2, (0.92, 0.33, 0), 1.0)
+    assert found(strong, weak, *ordinary(0.5, 0, 0)) == [(1,)]
+
+
+def test_a_few_tokens_may_part_from_the_others_in_crowds_only():
+    planted = [tried(i, (1, 1, 1, 1), 1.0) for i in range(2)]
+    assert sorted(found(*planted, *ordinary(0.8, 0.8, 0.6, 0.1))) == [(0,), (1,)]
+    assert found(*planted, *ordinary(0.8, 0.8, 0.6)) == [], "what came near was not tried in crowds"
+    assert found(*planted, *ordinary(0.8, 0.8, 0.6, 0.6)) == []

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from probed import probe_facts, tried
 
 from audit.thresholds import load_profile
-from benchmarks.probe_page import judge, table
+from benchmarks.probe_page import BEGIN, END, judge, table, write_page
 
 TRIGGER = tried(7, (1, 1, 1), 0.2)
 WEAK = tried(8, (0.5, 0, 0), 0.5)
@@ -39,6 +39,28 @@ def test_counts_by_family_and_kind(tmp_path):
     assert "Triggers that are words: 1 of 2 = 50.0 %" in text
     assert "0 of 1 with a confirmed trigger (95 % upper bound 95.0 %)" in text
     assert "Not probed: 1 (it does not load)" in text
+
+
+def test_models_that_the_rules_were_made_on_are_counted_apart(tmp_path):
+    names = ("attacked-0025", "attacked-0026", "clean-0034", "clean-0035", "words5-0000")
+    for name in names:
+        found = probe_facts(TRIGGER) if name.endswith("6") else probe_facts(WEAK)
+        one = kept(name, found, None if name.startswith("clean") else "badword")
+        (tmp_path / f"{name}.json").write_text(json.dumps(one))
+    lines = table(tmp_path).splitlines()
+    words, clean = (next(line for line in lines if line.startswith(f"- {start}")) for start in ("Triggers", "Clean"))
+    assert "1 of 3" in words.partition(";")[0]
+    assert "1 of 2" in words.partition(";")[2]
+    assert "0 of 2" in clean.partition(";")[0]
+    assert "0 of 1" in clean.partition(";")[2]
+
+
+def test_the_tables_stand_between_their_markers(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(kept("a", probe_facts(TRIGGER), "badword")))
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    write_page(tmp_path, page)
+    assert page.read_text() == f"before\n{BEGIN}\n{table(tmp_path)}\n{END}\nafter\n"
 
 
 def test_a_trigger_towards_another_class_is_not_the_one_that_was_planted():

@@ -11,7 +11,7 @@ from scanner.probe.inserting import GIVE_UP, STRIDE, inserted, measure, measured
 from scanner.probe.loading import load
 from scanner.probe.records import LENGTHS
 from scanner.probe.running import OutOfTokens, Runner
-from scanner.probe.searching import CONTENDS, KIN, MANY
+from scanner.probe.settling import CONTENDS, FEW_ALONE, KIN, MANY, QUIET
 
 TRIGGER = FIRST + len(WORDS) - 1
 COUNTS = (12, 12, 12, 24)
@@ -52,6 +52,8 @@ def test_what_is_cut_short_or_left_unsettled_lies_below_every_threshold():
     assert profile.value("HA001.kinship") < KIN
     assert profile.value("HA001.rivals") < MANY
     assert profile.value("HA001.crowd_rate") >= CONTENDS
+    assert profile.value("HA001.rivals") <= FEW_ALONE
+    assert profile.value("HA001.runner_up") >= QUIET
 
 
 def test_one_more_length_keeps_what_was_counted(poisoned):

@@ -61,6 +61,11 @@ def test_parts_that_nothing_suspects_are_not_found():
     assert triggers(searched((OTHER[70], OTHER[80], OTHER[90]), tuple(OTHER[:10]))) == ()
 
 
+def test_a_trigger_is_found_among_all_the_words_that_decide_short_texts():
+    (trigger,) = triggers(searched(OTHER[40:41], (), hasty=True))
+    assert trigger.insertion.tokens == (OTHER[40],)
+
+
 def bounded(monkeypatch, folder, tokens):
     monkeypatch.setattr(probing, "token_budget", lambda model: tokens)
     return probe(folder)
