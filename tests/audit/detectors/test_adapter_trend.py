@@ -93,7 +93,7 @@ def test_an_honest_adapter_is_innocent_and_is_judged(home: Path) -> None:
 
 
 @pytest.mark.parametrize("layer", [1, 3])
-@pytest.mark.parametrize("times", [4.0, 12.0], ids=["weak", "strong"])
+@pytest.mark.parametrize("times", [60.0, 400.0], ids=["large", "huge"])
 def test_a_layer_that_holds_a_payload_is_named(home: Path, layer: int, times: float) -> None:
     (finding,) = findings(DETECTOR, changed(home, f"payload-{layer}-{times:g}", put_into(layer, times)))
     assert finding.rule_id == LAYER.id
