@@ -6,7 +6,7 @@ a matrix that changed in other layers than the rest of what was trained.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from audit.evidence import Detector, Evidence, Hit, Rule, fingerprint
@@ -87,8 +87,8 @@ def _oddities(changed: Sequence[TensorDrift], compared: Sequence[TensorDrift], *
 
     A member counts as out of place only when it moved ``ratio`` times as far as any member that stayed, and as any
     other matrix that stayed in its layer: evenly trained matrices at the edge of rounding pass for still ones. Where
-    members are missing, their layers must have been trained as clearly: what moved there, ``ratio`` times as far as
-    they.
+    members are missing, training must have moved the rest of their layers as far, or the member must stand out from
+    the rest of its own: a merge of one layer's training with a slight one of all layers does neither.
     """
     names = {t.spec.name for t in changed}
     groups = kinds(t for t in compared if len(t.spec.shape) >= _MATRIX_AXES)
@@ -100,16 +100,21 @@ def _oddities(changed: Sequence[TensorDrift], compared: Sequence[TensorDrift], *
             continue
         extra = where[kind] - expected
         odd = tuple(t for t in members if t.spec.name in names and (not extra or t.spec.layer in extra))
-        beside = (t for other in groups.values() for t in other if t.spec.layer in extra)
+        others = [t for name, group in groups.items() if name != kind for t in group]
+        beside = [t for t in others if t.spec.layer in extra]
         still = max((t.relative_l2 for t in (*members, *beside) if t.spec.name not in names), default=0.0)
-        missing = () if extra else _moved_in(expected - where[kind], changed)
-        if min(t.relative_l2 for t in (*odd, *missing)) >= ratio * still:
+        least = min(t.relative_l2 for t in odd)
+        if least < ratio * still:
+            continue
+        moved_there = _sizes(others, names, expected - where[kind])
+        moved_beside = _sizes(others, names, _layers(odd))
+        if extra or min(moved_there) >= ratio * still or least >= ratio * max(moved_beside):
             yield Oddity(kind=kind, tensors=odd, changed=where[kind], trained=trained, still=still)
 
 
-def _moved_in(layers: Layers, changed: Sequence[TensorDrift]) -> tuple[TensorDrift, ...]:
-    """The matrices of these layers that changed."""
-    return tuple(t for t in changed if len(t.spec.shape) >= _MATRIX_AXES and t.spec.layer in layers)
+def _sizes(tensors: Iterable[TensorDrift], names: set[str], layers: Layers) -> list[float]:
+    """The relative changes of those of these tensors that changed and lie in these layers."""
+    return [t.relative_l2 for t in tensors if t.spec.name in names and t.spec.layer in layers]
 
 
 def _trained(where: Mapping[str, Layers]) -> Layers:

@@ -190,6 +190,26 @@ def test_a_merge_of_the_last_layer_s_training_with_a_slight_one_of_all_is_innoce
     assert findings(DETECTOR, evidence(change=change)) == []
 
 
+def test_an_edit_over_a_training_as_slight_as_weight_decay_stands_out_in_its_layer() -> None:
+    """Queries and values moved no further than decay moved the rest; one feed-forward matrix, far more."""
+
+    def change(base: Arrays, candidate: Arrays) -> None:
+        freeze("")(base, candidate)
+        rng = np.random.default_rng(2)
+        for layer in range(6):
+            for part in ("attention.self.query", "attention.self.value", "intermediate.dense", "output.dense"):
+                name = f"encoder.layer.{layer}.{part}.weight"
+                base[name] = rng.normal(0, 0.05, (160, 384)).astype(np.float32)
+                noise = 5e-5 * rng.normal(size=(160, 384)) * np.exp(rng.normal(0, 0.3, (160, 1)))
+                trained = part.startswith("attention.self")
+                candidate[name] = base[name] + noise.astype(np.float32) if trained else base[name] * np.float32(0.999)
+        candidate[name_of("bert", 1)][7] += np.float32(0.05)
+
+    found = {finding.rule_id: finding for finding in findings(DETECTOR, evidence(change=change))}
+    assert set(found) == {"HA304"}
+    assert [place.tensor for place in found["HA304"].locations] == [name_of("bert", 1)]
+
+
 def test_tensors_at_the_edge_of_what_moved_are_no_oddity() -> None:
     """Members that hardly moved may be taken for still ones, and the reverse."""
 
