@@ -141,9 +141,10 @@ class Search(Settling):
     def _first_ranked(self, tokens: list[int]) -> list[int]:
         """The most promising tokens, by the length of the carriers that they flip and by their margin there."""
         behind: list[int] = []
+        order: list[int] = []
         for words in LENGTHS:
             values = self._values(tokens, {words: FIRST_CARRIERS})
-            order = [int(i) for i in np.argsort(-values.mean(axis=1), kind="stable")] if tokens else []
+            order = [int(i) for i in np.argsort(-values.mean(axis=1), kind="stable")]
             flipping = {i for i in order if (values[i] > 0).all()}
             if len(flipping) <= SECOND_LIST or words == LENGTHS[-1]:
                 break
