@@ -26,6 +26,13 @@ def trained(*, touched: float = 0.5, scale: float = 0.02) -> np.ndarray:
     return delta
 
 
+def step_by_step(rows: np.ndarray, steps: int) -> np.ndarray:
+    """The rows after slight decay, rounded to float32 at every step."""
+    for _ in range(steps):
+        rows = rows - np.float32(1.2e-7) * rows
+    return rows
+
+
 def adjusted(after: np.ndarray, tokens: TokenTable | None = None, *, least: int = 200) -> RowDrift:
     """The row drift of a changed table."""
     facts = drift_facts.tensor_drift("wte.weight", base(), after.astype(np.float32), spectra=False)
@@ -54,9 +61,10 @@ def test_scale_changes_no_z() -> None:
         (lambda b, d: (b + d).astype(np.float16), 0.0),
         (lambda b, d: b * 0.99 + d, -0.01),
         (lambda b, d: (b * (1 - 3e-7)).astype(np.float32) + d, -3e-7),
+        (lambda b, d: step_by_step(b, 150) + d, -1.8e-5),
         (lambda b, d: np.round((b + d) / 2e-3) * 2e-3, 0.0),
     ],
-    ids=["exact", "half precision", "decay", "decay near rounding", "8-bit steps"],
+    ids=["exact", "half precision", "decay", "decay near rounding", "decay step by step", "8-bit steps"],
 )
 def test_untouched_rows_are_recognised(after, decay) -> None:
     found = adjusted(after(base(), trained(scale=0.1)))
