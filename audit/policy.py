@@ -77,6 +77,8 @@ def _doubts(coverage: Coverage | None, lineage: Lineage, profile: Profile) -> tu
         found.append("The declared base could not be verified, so the changes against it were not judged.")
     if lineage.base is not None and coverage is None:
         found.append("The weights were not compared.")
+    elif coverage is not None and coverage.fraction < least and lineage.status == "contradicted":
+        found.append("The weights were compared until they refuted the declared base, and no further.")
     elif coverage is not None and coverage.fraction < least:
         found.append(
             f"{100 * coverage.fraction:.1f} % of the parameters were compared; a conclusion needs {100 * least:.0f} %."

@@ -5,7 +5,7 @@ console markup.
 """
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -13,7 +13,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from audit.records import AuditReport, CardClaim, CheckRecord, Finding, Location, Outcome, Severity
+from audit.records import AuditReport, CardClaim, CheckRecord, Finding, Location, Measurement, Outcome, Severity
 from reports.numbers import byte_size, seconds
 from reports.safe_text import clean_line, clean_prose, clean_token
 from reports.wording import (
@@ -38,6 +38,7 @@ WIDTH = 80
 FINDINGS_SHOWN = 50
 LOCATIONS_SHOWN = 5
 TOKENS_SHOWN = 12
+MEASUREMENTS_SHOWN = 12
 FIGURES_SHOWN = 3
 """Figures of one lineage check; the other formats list them all."""
 
@@ -152,13 +153,23 @@ def _finding(finding: Finding) -> Iterator[RenderableType]:
     rows = [(Text("where", style="dim"), _location(location)) for location in finding.locations[:LOCATIONS_SHOWN]]
     if len(finding.locations) > LOCATIONS_SHOWN:
         rows.append((Text(), Text(f"and {len(finding.locations) - LOCATIONS_SHOWN:,} more places")))
-    rows += [(Text("measured", style="dim"), Text(clean_prose(measured(m)))) for m in finding.measurements]
+    shown = _telling(finding.measurements)
+    rows += [(Text("measured", style="dim"), Text(clean_prose(measured(m)))) for m in shown]
+    if left := len(finding.measurements) - len(shown):
+        rows.append((Text(), Text(f"and {left:,} more figures; --format json lists all")))
     rows.append((Text("sure", style="dim"), Text(f"{finding.confidence} confidence")))
     if finding.suppression:
         accepted = f"until {clean_line(finding.suppression.expires)}: {finding.suppression.reason}"
         rows.append((Text("accepted", style="dim"), Text(clean_prose(accepted))))
     rows.append((Text("do", style="dim"), Text(clean_prose(finding.remedy))))
     yield _rows(rows)
+
+
+def _telling(measurements: Sequence[Measurement]) -> list[Measurement]:
+    """Return the figures that were held against a threshold, and others while there is room, in their order."""
+    room = MEASUREMENTS_SHOWN - sum(m.threshold is not None for m in measurements)
+    context = [m for m in measurements if m.threshold is None][: max(0, room)]
+    return [m for m in measurements if m.threshold is not None or m in context]
 
 
 def _location(location: Location) -> Text:

@@ -288,7 +288,9 @@ def error_rate(report: AuditReport) -> str:
         return "None applies: claims of the card were checked, and nothing was measured of the weights."
     false_positive_rate = report.verdict.false_positive_rate
     if false_positive_rate is None:
-        return "The false-positive rate is not known: no calibration covers this kind of model."
+        verified = report.lineage.status == "verified"
+        why = "no calibration covers this kind of model" if verified else "nothing was compared with a verified base"
+        return f"The false-positive rate is not known: {why}."
     return f"An estimated {rate(false_positive_rate)} of clean fine-tunes score at least this high."
 
 

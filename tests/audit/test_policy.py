@@ -98,6 +98,13 @@ def test_a_contradicted_base_fails_without_any_hit() -> None:
     assert verdict(status="contradicted").outcome == "fail"
 
 
+def test_a_refuted_base_is_a_conclusion_from_little() -> None:
+    made = verdict(status="contradicted", compared=0)
+    assert made.outcome == "fail"
+    assert not [note for note in made.notes if "a conclusion needs" in note], "this is one"
+    assert any("refuted the declared base" in note for note in made.notes)
+
+
 def test_no_base_is_inconclusive() -> None:
     made = decide((), None, dataclasses.replace(lineage("unverified"), base=None), PROFILE)
     assert made.outcome == "inconclusive"

@@ -29,6 +29,19 @@ def test_findings_come_with_tokens_figures_and_advice():
     assert "48 clean fine-tunes" in text
 
 
+def test_a_finding_shows_what_decided_and_says_how_much_more_there_is():
+    report = sample_reports.poisoned_row()
+    finding = report.findings[0]
+    decided = dataclasses.replace(finding.measurements[0], name="what decided")
+    others = [dataclasses.replace(finding.measurements[2], name=f"figure {n}") for n in range(30)]
+    finding = dataclasses.replace(finding, measurements=(*others, decided))
+    text = render_table(dataclasses.replace(report, findings=(finding,)))
+    assert "figure 10 " in text
+    assert "figure 11 " not in text
+    assert "what decided" in text
+    assert "and 19 more figures" in text
+
+
 def test_lineage_says_what_was_checked_and_what_disagrees():
     text = render_table(sample_reports.wrong_base())
     assert "failed sampled rows: median centred cosine 0.0031" in text

@@ -95,6 +95,12 @@ def test_error_rates_are_quoted_or_said_to_be_unknown():
         error_rate(sample_reports.poisoned_row()) == "An estimated 2.0 % of clean fine-tunes score at least this high."
     )
     assert "not known" in error_rate(sample_reports.inconclusive())
+    for report, why in (
+        (sample_reports.honest(), "no calibration covers this kind of model."),
+        (sample_reports.wrong_base(), "nothing was compared with a verified base."),
+    ):
+        verdict = dataclasses.replace(report.verdict, false_positive_rate=None)
+        assert error_rate(dataclasses.replace(report, verdict=verdict)).endswith(why)
 
 
 def test_the_command_pins_both_sides_and_survives_a_shell():
