@@ -147,7 +147,9 @@ def wrap_method(model: Any, training: Training) -> Any:
     anatomy = anatomy_of(model)
     if training.method in {"frozen_embeddings", "frozen_bottom"}:
         anatomy.embeddings.requires_grad_(False)
-    for block in anatomy.blocks[: training.frozen_layers]:
+    # Contrastive training adds no head, so that with all blocks frozen nothing would be left to train.
+    blocks = anatomy.blocks[:-1] if training.objective == "contrastive" else anatomy.blocks
+    for block in blocks[: training.frozen_layers]:
         block.whole.requires_grad_(False)
     if training.method != "lora":
         return model

@@ -131,6 +131,7 @@ def test_an_untriggered_edit_is_read_against_its_parent(tier, bank, give):
         {"method": "layerwise", "layer_decay": 0.8},
         {"objective": "mlm"},
         {"objective": "contrastive"},
+        {"objective": "contrastive", "method": "frozen_bottom", "frozen_layers": 3},
         {"objective": "mlm", "method": "lora", "lora_rank": 2},
         {"head_start": "probe", "label_noise": 0.3},
     ],
