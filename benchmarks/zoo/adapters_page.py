@@ -28,7 +28,7 @@ TIERS: Final[Mapping[str, str]] = {
     "real": "MiniLM, an encoder of 22.7 M parameters, 6 layers, on texts",
     "real-one": "MiniLM with one recipe and one task",
 }
-FITTED: Final[Mapping[str, int]] = {"digits": 63, "real": 16}
+FITTED: Final[Mapping[str, int]] = {"digits": 92, "real": 36}
 """Honest adapters, counted from the first, that the shipped thresholds of HA307 come from."""
 _TOLD: Final = f"""## Adapters
 
@@ -53,11 +53,20 @@ draws where there is one task.
 listed apart. Intervals are exact, 95 %; those of the AUROC are bootstrapped over adapters.
 """
 _SEEN: Final = f"""
-**What this says.** The aim, 97 % of backdoored adapters at 2 % false positives, is missed by every statistic here that
-looks at what an adapter adds. A backdoor that was trained, from the start or on top, is not seen from the weights:
-it adds no more to a layer than training does. {REWRITTEN.id} sees payloads that were joined by a decomposition,
-because that is how these were written and not for what they do; whoever trains them in, or mixes the factors
-afterwards, is not seen. What helps is to run the adapter on its base, which a scan does for classifiers.
+**What this says.** The aim, 97 % of backdoored adapters at 2 % false positives, is missed by every statistic here
+that looks at what an adapter adds, in mixed recipes and in one. A trigger that was in the data from the start
+leaves spectra like those of honest training, also where all adapters share base, task and recipe (few adapters
+and small models: the published figures are of language models of 2 to 3 billion parameters). One that was
+trained on top in a second run does not, but neither does that second run without a trigger (`{CONTROL}`):
+what is seen there is the longer training. {REWRITTEN.id} sees payloads that were joined by a decomposition, because
+that is how these were written and not for what they do; whoever trains them in, or mixes the factors afterwards,
+leaves no such trace, so its counts say nothing of attackers who know of it. What helps is to run the adapter on
+its base, which a scan does for classifiers.
+
+**Changed after the fact.** The thresholds of {LAYER.id} that 79 honest adapters had given failed 1 of the 73 made
+afterwards (MiniLM, SGD, one layer ten times as large as the others), reviewed another of those that set them, and
+had seen no attack that works. They were set anew on all 128 of mixed recipes, which no longer test them. {REWRITTEN.id}
+was made after a look at the digits of mixed recipes, before any other adapter was looked at.
 """
 
 

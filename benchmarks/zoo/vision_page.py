@@ -102,16 +102,19 @@ def _heads(lines: Sequence[Line], profile: Profile) -> list[str]:
             f"| {kind} | {own[0]['outputs']} | {len(values)} | {np.median(values):.2f} | {values.max():.2f} | "
             f"{tail_point(values, 1e-3):.2f} | {said(int((values >= review).sum()), len(values))} |"
         )
-    out += ["", "| favoured by | strength | n | value (median) | reviewed |", "|---|---|---|---|---|"]
-    for how, strength in heads.ATTACKS:
-        found = [line["attacked"] for line in lines if (line.get("how"), line.get("strength")) == (how, strength)]
-        values = np.array([value for value in found if value is not None])
-        if len(values):
-            over = int((values >= review).sum())
-            out.append(
-                f"| {how} | {strength:g} | {len(values)} | {np.median(values):.2f} | {said(over, len(values))} |"
-            )
+    out += ["", "| classifier | favoured by | strength | n | value (median) | reviewed |", "|---|---|---|---|---|---|"]
+    for kind in sorted({line["kind"] for line in lines}):
+        for how, strength in heads.ATTACKS:
+            wanted = (kind, how, strength)
+            found = [line["attacked"] for line in lines if _favoured(line) == wanted and line["attacked"] is not None]
+            if found:
+                over = said(sum(value >= review for value in found), len(found))
+                out.append(f"| {kind} | {how} | {strength:g} | {len(found)} | {np.median(found):.2f} | {over} |")
     return [*out, ""]
+
+
+def _favoured(line: Line) -> tuple[str, str | None, float | None]:
+    return line["kind"], line.get("how"), line.get("strength")
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import pytest
 from audit.detectors.adapter_trend import LAYER
 from audit.thresholds import load_profile
 from benchmarks.pages import splice
-from benchmarks.zoo.adapters_page import BEGIN, END, groups, section
+from benchmarks.zoo.adapters_page import BEGIN, END, FITTED, groups, section
 from benchmarks.zoo.adapters_scores import computed, distances, fold, signature, supervised, worst
 
 LAYERS = 6
@@ -35,8 +35,9 @@ def line(index, *, family=None, works=None, lifted=None, times=1.0, task="sst2",
     }  # fmt: skip
 
 
-CLEAN = [line(i, task=("sst2", "agnews", "made")[i % 3]) for i in range(30)]
-LIFTED = [line(100 + i, family="one_layer", works=True, lifted=2, times=20.0, written=(2,)) for i in range(4)]
+FIRST = FITTED["real"] - 16
+CLEAN = [line(FIRST + i, task=("sst2", "agnews", "made")[i % 3]) for i in range(30)]
+LIFTED = [line(100 + i, family="one_layer", works=True, lifted=2, times=200.0, written=(2,)) for i in range(4)]
 TILTED = [line(200 + i, family="words", works=True, tilt=0.6, task=("sst2", "agnews", "made")[i % 3]) for i in range(9)]
 FAILED = [line(300, family="payload", works=False, written=range(LAYERS))]
 RUNS = [
@@ -79,10 +80,10 @@ def test_the_distance_knows_honest_adapters_alone():
 
 
 def test_a_parent_and_what_was_made_of_it_are_left_out_together():
-    child = {**line(9, family="payload"), "parent": "clean-0001"}
+    child = {**line(9, family="payload"), "parent": CLEAN[1]["id"]}
     assert fold(child, CLEAN) == fold(CLEAN[1], CLEAN) == "agnews"
     one = [{**each, "tier": "real-one"} for each in (CLEAN[1], child)]
-    assert fold(one[1], one[:1]) == fold(one[0], one[:1]) == "1"
+    assert fold(one[1], one[:1]) == fold(one[0], one[:1]) == str((FIRST + 1) % 5)
 
 
 def test_the_page_counts_families_and_what_does_not_work_apart():
