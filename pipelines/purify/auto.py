@@ -5,6 +5,8 @@ Step by step, each on what the one before left, and no step that is not called f
 1. ``restore`` what the report proves (edited rows, an edited low-rank component).
 2. Probe the model; ``unlearn`` every trigger that the probe confirms, with the clean samples or without any, and probe
    again with what was found, at most ``ROUNDS`` times: what unlearning leaves over is found and unlearnt in turn.
+   Tokens whose rows were put back are tried by name: where the row was the trace of a poisoned training and not its
+   carrier, they decide as before, and are unlearnt. What a person named is unlearnt too, unless putting back ended it.
 3. When a scan of the outcome still fails: ``fine-purifying`` with clean samples (its ratio chosen on the *select*
    split), ``e-pur`` without. Either is taken back when a trigger that was unlearnt works again: the base's row of a
    trigger word may be the very row that a poisoned training learnt to answer to.
@@ -129,10 +131,12 @@ def purify(job: PurifyJob) -> PurifyResult:
     if job.report is None and not job.triggers:
         raise PurifyFailed("Auto needs a scan of the model; give one with --report, or the base with --base.")
     walk = _Walk(job)
-    if job.report is not None and job.base is not None and job.report.findings:
-        walk.take("restore")
+    named = job.triggers
+    flagged: dict[str, tuple[int, ...]] = {}
+    if job.report is not None and job.base is not None and job.report.findings and walk.take("restore"):
+        named, flagged = _after_restoring(walk)
     search = _searcher(job) if options.probe and job.kind == "classifier" else None
-    known = _unlearn_what_is_found(walk, search) if job.kind == "classifier" else {}
+    known = _unlearn_what_is_found(walk, search, named, flagged) if job.kind == "classifier" else {}
     if options.last_resort and _still_fails(walk):
         state = walk.state()
         method = "fine-purifying" if job.data is not None else "e-pur"
@@ -143,15 +147,35 @@ def purify(job: PurifyJob) -> PurifyResult:
     return walk.outcome()
 
 
-def _unlearn_what_is_found(walk: _Walk, search: "Searcher | None") -> dict[str, tuple[int, ...]]:
-    """Unlearn what is named or confirmed, and look again; return the confirmed triggers, text → token ids."""
-    known: dict[str, tuple[int, ...]] = {}
+def _after_restoring(walk: _Walk) -> tuple[tuple[str, ...], dict[str, tuple[int, ...]]]:
+    """What still decides although the scan's findings were put back: of the named texts, and of the rows' tokens."""
+    job = walk.job
+    if job.kind != "classifier":
+        return job.triggers, {}
+    from audit.thresholds import load_profile
+    from pipelines.purify.deciding import deciding
+
+    profile = load_profile()
+    tokens = [token for tensor in walk.steps[-1]["restored"] for token in tensor.get("tokens", ())]
+    # A piece within a word cannot be written by itself.
+    rows = {token["text"]: (int(token["id"]),) for token in tokens if not token["text"].startswith("##")}
+    named = deciding(job, walk.folder, job.triggers, least=profile.value("HA001.runner_up"))
+    flagged = deciding(job, walk.folder, tuple(rows), least=profile.value("HA001.rate"))
+    walk.steps[-1] |= {"still_decide": [*named, *flagged]}
+    return named, {text: rows[text] for text in flagged}
+
+
+def _unlearn_what_is_found(
+    walk: _Walk, search: "Searcher | None", named: tuple[str, ...], flagged: dict[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Unlearn what is named, flagged or confirmed, and look again; return all but the named, text → token ids."""
+    known = dict(flagged)
     for number in range(ROUNDS):
         fresh = search(walk.folder, tuple(known.values()), number == 0) if search is not None else {}
         if number and not fresh:
             break
         known |= fresh
-        triggers = tuple(dict.fromkeys((*walk.job.triggers, *known)))
+        triggers = tuple(dict.fromkeys((*named, *known)))
         if not triggers:
             walk.steps.append({"method": "probe", "done": True, "confirmed": []})
             break

@@ -13,7 +13,8 @@ from pipelines.progress import Quiet
 from pipelines.purify import auto, inertness, unlearn
 from pipelines.purify.catalogue import PURIFIERS
 from pipelines.purify.checkpoint import open_checkpoint
-from pipelines.purify.job import PurifyFailed
+from pipelines.purify.deciding import deciding
+from pipelines.purify.job import PurifyFailed, PurifyResult, WholeTensors
 from pipelines.purify.writer import write_model
 
 
@@ -130,6 +131,29 @@ def test_the_last_resort_is_taken_only_when_a_scan_still_fails(tmp_path) -> None
     assert [step["method"] for step in taken.log["steps"] if step.get("chosen")] == ["e-pur"]
     spared = auto.purify(job_for(tmp_path / "b", report=passing, rescan=lambda _: passing, options=NO_PROBE))
     assert spared.edits.names == frozenset()
+
+
+def test_only_what_decides_made_up_texts_is_found_deciding(tmp_path) -> None:
+    harmless = pico.words()[200]
+    job = job_for(tmp_path)
+    assert deciding(job, victim().folder, (harmless, TRIGGER), least=0.9) == (TRIGGER,)
+    assert deciding(job, victim().folder, (), least=0.9) == ()
+
+
+def test_a_token_whose_row_was_only_a_trace_is_unlearnt_after_the_row_is_put_back(tmp_path, monkeypatch) -> None:
+    """Restoring is played, with a row that was as the base has it: what a body learnt of a word stays."""
+    name = "bert.embeddings.word_embeddings.weight"
+    rows = pico.load(victim().folder).state_dict()[name].clone()
+    log = {"restored": [{"tensor": name, "tokens": [{"id": TRIGGER_ID, "text": TRIGGER}, {"id": 5, "text": "##a"}]}]}
+
+    def restore(job):
+        return PurifyResult(edits=WholeTensors({name: rows}), chosen="Put back.", log=log)
+
+    monkeypatch.setitem(PURIFIERS, "restore", replace(PURIFIERS["restore"], run=restore))
+    result = auto.purify(job_for(tmp_path, report=sample_reports.poisoned_row(), options=NO_PROBE))
+    first, *rest = result.log["steps"]
+    assert first["still_decide"] == [TRIGGER]
+    assert [step["triggers"] for step in rest if step["method"] == "unlearn"] == [[TRIGGER]]
 
 
 def test_it_needs_something_to_go_by(tmp_path) -> None:
