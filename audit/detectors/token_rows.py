@@ -97,11 +97,12 @@ def _shared_heading(table: TensorDrift, named: Sequence[int]) -> Iterator[Measur
 
 def _tell(reading: Reading) -> Told:
     rows = len(reading.rows)
+    who, whose = ("1 token row", "its") if rows == 1 else (f"{rows} token rows", "their")
     return Told(
         explanation=(
-            f"In {reading.tensor.spec.name}, {rows} token row{'s' if rows != 1 else ''} moved further than their "
+            f"In {reading.tensor.spec.name}, {who} moved further than {whose} "
             f"frequency in ordinary text explains, and further than the tail of all other rows leads to expect "
-            f"({_expected(reading)} row{'s' if rows != 1 else ''} expected this far out). A word that was trained "
+            f"({_expected(reading)} rows expected this far out). A word that was trained "
             f"very often, or a row that was written directly, looks so; so may boilerplate of the training text."
             f"{reading.note}"
         ),
