@@ -91,6 +91,8 @@ def purify(context: click.Context, /, model: str | None, output: Path, revert: P
     """
     quiet = context.find_root().params["quiet"]
     if revert is not None:
+        if model is not None or named["method"] is not None:
+            raise click.UsageError("--revert takes its FOLDER alone, without a MODEL or a --method.")
         _revert(revert, output, quiet=quiet)
         return
     if model is None or named["method"] is None:

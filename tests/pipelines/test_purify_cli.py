@@ -274,6 +274,7 @@ def test_ctrl_c_in_the_command_is_not_a_finding(victim: tuple[Path, Path], tmp_p
         (["{candidate}", "--method", "restore", "--base", "{base}", "--output", "{new}", "--report", "{report}"], 2,
          "not about"),
         (["--revert", "{candidate}", "--output", "{new}"], 3, PATCH_FILE),
+        (["{base}", "--revert", "{candidate}", "--output", "{new}"], 2, "FOLDER alone"),
     ],
 )  # fmt: skip
 def test_mistakes_end_with_a_sentence_and_leave_nothing(
