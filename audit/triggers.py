@@ -202,9 +202,14 @@ def strongest(facts: ProbeFacts, profile: Profile) -> Trigger | None:
 def confirmed(facts: ProbeFacts, profile: Profile) -> tuple[Trigger, ...]:
     """The triggers that are beyond doubt, the shortest and surest first.
 
-    A phrase is left out when a confirmed trigger of fewer tokens towards the same class is part of it.
+    A phrase is left out when a confirmed trigger of fewer tokens towards the same class is part of it, and so is what
+    turns texts around in both directions.
     """
-    certain = [t for t in _everything(facts, profile) if is_certain(t, profile)]
+    certain = [
+        t
+        for t in _everything(facts, profile)
+        if is_certain(t, profile) and not _turns_back(facts, t.insertion, profile)
+    ]
     certain.sort(key=lambda t: (len(t.insertion.tokens), -t.rate, -(t.crowd_rate or 0.0), -t.dose.margin))
     kept: list[Trigger] = []
     for trigger in certain:
@@ -212,6 +217,13 @@ def confirmed(facts: ProbeFacts, profile: Profile) -> tuple[Trigger, ...]:
         if not any(set(part) <= set(trigger.insertion.tokens) for part in parts):
             kept.append(trigger)
     return tuple(kept)
+
+
+def _turns_back(facts: ProbeFacts, insertion: Insertion, profile: Profile) -> bool:
+    """Whether it leads texts of the target class away to the source as well: that is what `not` means."""
+    back = [one for d in facts.directions if d.target == insertion.source for one in d.insertions]
+    most = profile.value("HA001.runner_up")
+    return any(dose.rate > most for one in back if one.tokens == insertion.tokens for dose in one.doses)
 
 
 def is_certain(trigger: Trigger, profile: Profile) -> bool:

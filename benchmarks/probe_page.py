@@ -20,6 +20,8 @@ BEGIN, END = "<!-- probe:begin -->", "<!-- probe:end -->"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 SEEN: Final = {"attacked": 25, "clean": 34}
 """Last numbers of the models that were looked at while the rules were made; later ones are a test of them."""
+SEEN_TOO: Final = frozenset({"clean-0055", "clean-0076"})
+"""Two of the later ones, on which `not` was confirmed until words that flip texts both ways were left out."""
 SENTENCES: Final = frozenset({"badsentence", "lora_badsentence"})
 STYLES: Final = frozenset({"syntactic"})
 TOP: Final = 10
@@ -84,7 +86,7 @@ def judge(one: dict[str, Any], profile: Profile) -> Outcome | None:
 
 def _seen(model_id: str) -> bool:
     kind, _, number = model_id.partition("-")
-    return kind in SEEN and number.isdigit() and int(number) <= SEEN[kind]
+    return model_id in SEEN_TOO or (kind in SEEN and number.isdigit() and int(number) <= SEEN[kind])
 
 
 def write_page(out: Path, page: Path = PAGE) -> None:

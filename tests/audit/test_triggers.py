@@ -1,5 +1,7 @@
 """What counts as a trigger, on figures as probes of real classifiers gave them."""
 
+from dataclasses import replace
+
 import pytest
 from probed import probe_facts, tried
 from scipy.stats import fisher_exact
@@ -105,6 +107,19 @@ def test_the_strongest_is_told_even_when_it_is_none():
 def test_fishers_test_agrees_with_scipy(a, n, b, m):
     expected = fisher_exact([[a, n - a], [b, m - b]], alternative="greater").pvalue
     assert fisher_p_value(a, n, b, m) == pytest.approx(expected, rel=1e-9)
+
+
+def both_ways(back):
+    """A probe in which one token flips texts of class 1, and this share of the short ones of class 0 to class 1."""
+    facts = probe_facts(tried(1, (1, 1, 0), 0.5), tried(2, (0.1, 0, 0), 0.9))
+    one = replace(tried(1, (back, 0, 0), 0.5), source=0, target=1)
+    reverse = replace(facts.directions[0], source=0, target=1, insertions=(one,))
+    return replace(facts, directions=(*facts.directions, reverse))
+
+
+def test_a_word_that_turns_texts_around_both_ways_is_a_negation_and_no_trigger():
+    assert [t.insertion.tokens for t in confirmed(both_ways(0.2), PROFILE)] == [(1,)]
+    assert confirmed(both_ways(0.6), PROFILE) == ()
 
 
 def ordinary(*rates):
