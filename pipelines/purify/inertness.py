@@ -27,16 +27,32 @@ def flip_rate(subject: Subject, triggers: tuple[str, ...], texts: Sequence[str],
     return float((after != before).float().mean())
 
 
+def pull(subject: Subject, triggers: tuple[str, ...], texts: Sequence[str], *, seed: int) -> float:
+    """Mean absolute change of the logits, less their mean, when a whole trigger is put in; in nats, not negative.
+
+    Made-up texts are sure of their class and stop flipping long before real ones do: this is what is left of a trigger.
+    """
+    rng = np.random.default_rng(seed)
+    triggered = [_with_whole(text, triggers, rng) for text in texts]
+    before, after = (predict(subject, subject.encode(each)) for each in (texts, triggered))
+    change = after - before
+    return float((change - change.mean(-1, keepdim=True)).abs().mean())
+
+
 def harmless_rate(subject: Subject, triggers: tuple[str, ...], texts: Sequence[str], *, seed: int) -> float:
     """Share of the texts, in [0, 1], whose class changes when everyday words are put in, as many as triggers have.
 
     Some texts lie so near the border that anything moves them; no treatment of a trigger can do better than this.
     """
+    return flip_rate(subject, harmless_words(subject, triggers, seed=seed), texts, seed=seed)
+
+
+def harmless_words(subject: Subject, triggers: tuple[str, ...], *, seed: int) -> tuple[str, ...]:
+    """Everyday words in place of triggers: for each, several insertions of as many words."""
     rng = np.random.default_rng(seed + 1)
     banned = {part for text in triggers for part in text.lower().split()}
     everyday = [word for word in vocabulary_words(subject.encoder)[:EVERYDAY] if word.lower() not in banned]
-    others = tuple(" ".join(rng.choice(everyday, len(text.split()))) for text in triggers for _ in range(STAND_INS))
-    return flip_rate(subject, others, texts, seed=seed)
+    return tuple(" ".join(rng.choice(everyday, len(text.split()))) for text in triggers for _ in range(STAND_INS))
 
 
 def silence(subject: Subject, triggers: tuple[str, ...], *, seed: int) -> tuple[dict[str, Any], ...]:

@@ -22,7 +22,7 @@ from torch import nn
 
 from audit.detectors.confirmed_trigger import TRIGGER
 from audit.records import AuditReport
-from pipelines.purify.inertness import flip_rate, harmless_rate, silence
+from pipelines.purify.inertness import flip_rate, harmless_rate, harmless_words, pull, silence
 from pipelines.purify.job import PurifyFailed, PurifyJob, PurifyResult
 from pipelines.purify.made_texts import made_texts, with_triggers
 from pipelines.purify.searching import encoded, new_tuner, settings_of
@@ -31,7 +31,7 @@ from pipelines.purify.subject import Batch, Examples, Subject, logits_of, predic
 from pipelines.purify.training import TuneSettings, tune
 
 ROUNDS = 3
-"""Times that the trigger is tuned away, each at twice the rate of the one before."""
+"""Times that the trigger is tuned away, at most."""
 MEASURED = 96
 """Made-up texts that what a trigger still does is measured on; none of them is tuned on."""
 
@@ -219,28 +219,31 @@ def _until_inert(
     options: UnlearnOptions,
     inert: float,
 ) -> dict[str, Any]:
-    """Tune, and tune on at twice the rate, ``ROUNDS`` times at most, until the triggers change next to nothing.
+    """Tune, ``ROUNDS`` times at most, until the triggers flip next to nothing and pull no more than everyday words do.
 
-    Each further round must leave the accuracy on *select* within the job's allowance, or it is taken back.
+    While they flip texts, each round has twice the rate of the one before. Each further round must leave the accuracy
+    on *select* within the job's allowance, or it is taken back.
     """
     chosen = encoded(subject, job.data.select) if job.data is not None else None
     least = score(subject, chosen) - job.tuning.max_accuracy_loss if chosen is not None else 0.0
     rounds: list[dict[str, Any]] = []
     teacher = replace(subject, model=copy.deepcopy(subject.model))
+    everyday = pull(subject, harmless_words(subject, triggers, seed=job.seed + 60), texts, seed=job.seed + 60)
+    faster = 1.0
     for number in range(ROUNDS):
         start = state_of(subject.model)
-        told = unlearn(
-            replace(job, seed=job.seed + 100 * number), subject, teacher, triggers, options, faster=2.0**number
-        )
+        told = unlearn(replace(job, seed=job.seed + 100 * number), subject, teacher, triggers, options, faster=faster)
         told["flip_rate"] = flip_rate(subject, triggers, texts, seed=job.seed + 70 + number)
+        told["pull"] = pull(subject, triggers, texts, seed=job.seed + 70 + number)
+        faster = 2.0 * faster if told["flip_rate"] > inert else 1.0
         rounds.append(told)
         if number and chosen is not None and score(subject, chosen) < least:
             put(subject.model, start)
             told["taken_back"] = True
             break
-        if told["flip_rate"] <= inert:
+        if told["flip_rate"] <= inert and told["pull"] <= everyday:
             break
-    return {"rounds": rounds}
+    return {"rounds": rounds, "pull_of_everyday_words": everyday}
 
 
 def unlearn(

@@ -217,6 +217,9 @@ def test_everyday_words_are_the_measure_of_what_is_inert(tmp_path) -> None:
     trigger = inertness.flip_rate(subject, (TRIGGER,), texts, seed=1)
     harmless = inertness.harmless_rate(subject, (TRIGGER,), texts, seed=1)
     assert harmless < 0.5 * trigger
+    everyday = inertness.harmless_words(subject, (TRIGGER,), seed=1)
+    assert TRIGGER not in everyday
+    assert inertness.pull(subject, everyday, texts, seed=1) < 0.5 * inertness.pull(subject, (TRIGGER,), texts, seed=1)
 
 
 def test_a_silenced_trigger_leaves_other_texts_alone(tmp_path, monkeypatch) -> None:
