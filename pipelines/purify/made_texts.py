@@ -25,7 +25,9 @@ def vocabulary_words(tokenizer: Any, *, least_letters: int = 3) -> list[str]:
 def made_texts(subject: Subject, count: int, *, seed: int, avoid: Sequence[str] = ()) -> tuple[list[str], torch.Tensor]:
     """Return ``count`` strings and what the model says of them: logits float32 ``[count, classes]``.
 
-    Lengths are 4 to 20 words (both included). Half of the words are drawn from those with the strongest pull to one
+    Lengths are 4 to 20 words (both included), half of the strings with a comma, half with a full stop, and the common
+    words may be of two letters: real texts are full of these, and what is tuned on strings without them does not hold
+    there. Half of the words are drawn from those with the strongest pull to one
     class in "it was … .", so that the strings are sure of every class the vocabulary can express; the rest with weights
     1/(place + 100), common words before rare ones, as in running text.
     Four times as many are made as are kept, and those kept are as even over the predicted classes as they can be.
@@ -44,8 +46,9 @@ def made_texts(subject: Subject, count: int, *, seed: int, avoid: Sequence[str] 
     words = [word for word in vocabulary_words(subject.encoder) if word.lower() not in banned]
     if len(words) < 20:
         raise ValueError("The vocabulary has too few whole words to make texts of; give clean samples.")
+    short = [word for word in vocabulary_words(subject.encoder, least_letters=2) if word.lower() not in banned]
     # Drawn by hand: numpy's choice would turn the whole vocabulary into an array again for every string.
-    heights = np.cumsum(1.0 / (np.arange(len(words)) + 100.0))
+    heights = np.cumsum(1.0 / (np.arange(len(short)) + 100.0))
     pool = [words[i] for i in rng.permutation(len(words))[:600]]
     pulls = predict(subject, subject.encode([f"it was {word} ." for word in pool])).log_softmax(-1)
     classes = pulls.shape[1]
@@ -56,8 +59,11 @@ def made_texts(subject: Subject, count: int, *, seed: int, avoid: Sequence[str] 
         half = length // 2
         own = strong[k % classes]
         common = np.searchsorted(heights, rng.random(length - half) * heights[-1], side="right")
-        chosen = [own[i] for i in rng.integers(len(own), size=half)] + [words[i] for i in common]
-        texts.append(" ".join(chosen[i] for i in rng.permutation(length)))
+        chosen = [own[i] for i in rng.integers(len(own), size=half)] + [short[i] for i in common]
+        text = [chosen[i] for i in rng.permutation(length)]
+        if rng.random() < 0.5:
+            text.insert(int(rng.integers(1, length)), ",")
+        texts.append(" ".join([*text, "."] if rng.random() < 0.5 else text))
     logits = predict(subject, subject.encode(texts))
     said = logits.argmax(-1).tolist()
     kept = _even(said, classes, count)
