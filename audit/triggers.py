@@ -29,8 +29,9 @@ class Trigger:
     0 where shorter lengths had settled that more would tell nothing. ``decisive`` is the index of the length that
     decides: the longest at which the insertion stands alone, else the longest of all; ``dose`` is what was measured
     there, or on the longest carriers that it was tried on. ``crowd_rate`` is the share of the crowds (None when not
-    tried). ``among_few`` says that it decides a length (or the crowds; then ``dose`` is what it did there) where, but
-    for a handful of tokens that decide as well, nothing does: planted words come in sets.
+    tried). ``among_few`` says that it decides the longest length (or the crowds;
+    then ``dose`` is what it did there) where, but for a handful of tokens that decide as well, nothing does: planted
+    words come in sets.
     ``whole_alone`` says that a phrase loses its effect with any one of its tokens; ``part_works`` that it is known to
     keep it without one of them. Honest words add up: where many of them together decide a crowd, all but one of them
     decide a text of five words.
@@ -129,6 +130,8 @@ def _rival_phrases(direction: Direction, phrase: Insertion) -> list[Insertion]:
 def _among_few(insertion: Insertion, singles: list[Insertion], profile: Profile) -> tuple[int, float] | None:
     """The longest length, as an index of ``_STEPS``, that a few tokens decide and no other does; None without one.
 
+    Only the longest ordinary texts and crowds count: on an honest model ``not`` and ``cannot`` alone decided texts of
+    up to ten words.
     The few are those that flip nearly all carriers of it or of the length before, this one among them. With the largest
     share that any other token flipped there. Of crowds nothing is said while a token that came near on the longest
     ordinary carriers was not tried in them.
@@ -136,7 +139,7 @@ def _among_few(insertion: Insertion, singles: list[Insertion], profile: Profile)
     least, most = profile.value("HA001.rate"), profile.value("HA001.runner_up")
     if insertion not in singles or len(singles) <= LEAST_OTHERS:
         return None
-    for place in reversed(range(len(_STEPS))):
+    for place in reversed(range(len(LENGTHS) - 1, len(_STEPS))):
         near = _STEPS[max(place - 1, 0) : place + 1]
         company = [one for one in singles if any(_rate(one, words) >= least for words in near)]
         if len(company) > profile.value("HA001.rivals") or any(_rate(insertion, words) < least for words in near):

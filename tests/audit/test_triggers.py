@@ -136,8 +136,12 @@ def test_a_few_tokens_that_decide_where_no_other_does_are_triggers_whatever_they
 
 
 def test_of_a_few_tokens_those_count_that_overrule_the_longer_texts_as_well():
-    strong, weak = tried(1, (0.92, 0.92, 0), 1.0), tried(2, (0.92, 0.33, 0), 1.0)
+    strong, weak = tried(1, (0.92, 0.92, 0.92), 1.0), tried(2, (0.92, 0.92, 0.33), 1.0)
     assert found(strong, weak, *ordinary(0.5, 0, 0)) == [(1,)]
+
+
+def test_a_few_tokens_that_decide_short_texts_alone_may_be_negations():
+    assert found(tried(1, (1, 1, 0.6), 1.0), tried(2, (0.92, 0.33, 0), 1.0), *ordinary(0.5, 0, 0)) == []
 
 
 def test_a_few_tokens_may_part_from_the_others_in_crowds_only():
