@@ -1,74 +1,27 @@
 """Real PEFT adapters whose factors training wrote, and some that a decomposition rewrote; the product is the same."""
 
-import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import evidence_for
-import pefts
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
 from pico_cases import evidence as whole_model
 from pico_cases import findings, run
-from safetensors.torch import load_file, save_file
+from trained_adapters import Change, changed, train
 
 from audit.detectors.adapter_factors import DETECTOR, REWRITTEN, log_tail
-from audit.evidence import Evidence
-from scanner.drift.adapter import measure_adapter
-from scanner.facts import collect
-from scanner.hub import Hub
-from scanner.records import RepoRef
-from scanner.weights.adapted import put_on
-from scanner.weights.opening import open_source
 
 LAYERS = 3
 TARGETS = ["q_proj", "v_proj", "down_proj"]
-WEIGHTS = "adapter_model.safetensors"
-Change = Callable[[dict[str, torch.Tensor]], None]
 
 
 @pytest.fixture(scope="module", params=[2, 8], ids=["rank 2", "rank 8"])
 def home(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base and an adapter trained on it for a few steps, next token on ids that follow each other."""
-    root = tmp_path_factory.mktemp("factors")
-    pefts.save_base(pefts.llama(layers=LAYERS), root / "base")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with pefts.quiet():
-            torch.manual_seed(2)
-            config = LoraConfig(r=request.param, lora_alpha=8, target_modules=TARGETS)
-            model = get_peft_model(pefts.llama(layers=LAYERS), config)
-            optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
-            model.train()
-            for _ in range(6):
-                ids = torch.randint(5, 250, (8, 1)) + torch.arange(8) * torch.randint(1, 5, (8, 1))
-                model(input_ids=ids, labels=ids).loss.backward()
-                optimiser.step()
-                optimiser.zero_grad()
-            model.save_pretrained(root / "honest")
-    finally:
-        torch.set_num_threads(threads)
-    return root
-
-
-def changed(home: Path, name: str, change: Change, **config: Any) -> Evidence:
-    """The evidence of a copy of the honest adapter after a change of its factors, or of its configuration."""
-    folder = home / name
-    folder.mkdir(exist_ok=True)
-    for file in (home / "honest").iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    weights = load_file(folder / WEIGHTS)
-    change(weights)
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    candidate, base = (collect(RepoRef(path=str(path)), Hub()) for path in (folder, home / "base"))
-    with open_source(candidate, None) as adapter, open_source(base, None) as source:
-        drift = measure_adapter(put_on(candidate, adapter, source, base))
-    assert candidate.adapter_config is not None
-    candidate = dataclasses.replace(candidate, adapter_config={**candidate.adapter_config, **config})
-    return evidence_for.evidence(drift, candidate=candidate, base=base, relation="adapter")
+    config = LoraConfig(r=request.param, lora_alpha=8, target_modules=TARGETS)
+    return train(tmp_path_factory.mktemp("factors"), config, layers=LAYERS, steps=6, batch=8, length=8)
 
 
 def decompose(layers: Iterable[int], dtype: torch.dtype = torch.float32) -> Change:

@@ -1,70 +1,26 @@
 """Real PEFT adapters: trained honestly, and with a payload put into one layer."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
-import evidence_for
-import pefts
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig
 from pico_cases import evidence as whole_model
 from pico_cases import findings, run
-from safetensors.torch import load_file, save_file
+from trained_adapters import Change, changed, train
 
 from audit.detectors.adapter_trend import DETECTOR, LAYER, lifts
-from audit.evidence import Evidence
-from scanner.drift.adapter import measure_adapter
-from scanner.facts import collect
-from scanner.hub import Hub
-from scanner.records import RepoRef
-from scanner.weights.adapted import put_on
-from scanner.weights.opening import open_source
 
 LAYERS = 6
 TARGETS = ["q_proj", "v_proj", "o_proj", "down_proj"]
-WEIGHTS = "adapter_model.safetensors"
-Change = Callable[[dict[str, torch.Tensor]], None]
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base and an adapter of rank 4 trained on it for a few steps, next token on ids that follow each other."""
-    root = tmp_path_factory.mktemp("trends")
-    pefts.save_base(pefts.llama(layers=LAYERS), root / "base")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with pefts.quiet():
-            model = get_peft_model(pefts.llama(layers=LAYERS), LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS))
-            torch.manual_seed(2)
-            optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
-            model.train()
-            for _ in range(20):
-                ids = torch.randint(5, 250, (16, 1)) + torch.arange(10) * torch.randint(1, 5, (16, 1))
-                model(input_ids=ids, labels=ids).loss.backward()
-                optimiser.step()
-                optimiser.zero_grad()
-            model.save_pretrained(root / "honest")
-    finally:
-        torch.set_num_threads(threads)
-    return root
-
-
-def changed(home: Path, name: str, change: Change) -> Evidence:
-    """The evidence of a copy of the honest adapter after a change of its factors."""
-    folder = home / name
-    folder.mkdir(exist_ok=True)
-    for file in (home / "honest").iterdir():
-        (folder / file.name).write_bytes(file.read_bytes())
-    weights = load_file(folder / WEIGHTS)
-    change(weights)
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    candidate, base = (collect(RepoRef(path=str(path)), Hub()) for path in (folder, home / "base"))
-    with open_source(candidate, None) as adapter, open_source(base, None) as source:
-        drift = measure_adapter(put_on(candidate, adapter, source, base))
-    return evidence_for.evidence(drift, candidate=candidate, base=base, relation="adapter")
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS)
+    return train(tmp_path_factory.mktemp("trends"), config, layers=LAYERS, steps=20)
 
 
 def put_into(layer: int, times: float) -> Change:
