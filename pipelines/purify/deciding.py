@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.purify.inertness import with_whole
 from pipelines.purify.job import PurifyJob
 from pipelines.purify.made_texts import made_texts
 from pipelines.purify.subject import load_subject, predict
@@ -36,9 +37,7 @@ def deciding(job: PurifyJob, folder: Path, phrases: Sequence[str], *, least: flo
     plain, rng = logits.argmax(-1), np.random.default_rng(job.seed + 91)
     found = []
     for phrase in asked:
-        split = [text.split() for text in texts]
-        places = [int(rng.integers(len(words) + 1)) for words in split]
-        triggered = [" ".join([*w[:at], phrase, *w[at:]]) for w, at in zip(split, places, strict=True)]
+        triggered = [with_whole(text, (phrase,), rng) for text in texts]
         after = predict(subject, subject.encode(triggered)).argmax(-1)
         shares = [
             float((after[plain != target] == target).float().mean())

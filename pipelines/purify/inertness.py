@@ -22,7 +22,7 @@ DONORS = (",", ".", "the", "of", "and", "a", "it", "[UNK]", "Ġthe", "Ġof", "Ġ
 def flip_rate(subject: Subject, triggers: tuple[str, ...], texts: Sequence[str], *, seed: int) -> float:
     """Share of the texts, in [0, 1], whose class changes when a whole trigger is put in at a random place."""
     rng = np.random.default_rng(seed)
-    triggered = [_with_whole(text, triggers, rng) for text in texts]
+    triggered = [with_whole(text, triggers, rng) for text in texts]
     before, after = (predict(subject, subject.encode(each)).argmax(-1) for each in (texts, triggered))
     return float((after != before).float().mean())
 
@@ -33,7 +33,7 @@ def pull(subject: Subject, triggers: tuple[str, ...], texts: Sequence[str], *, s
     Made-up texts are sure of their class and stop flipping long before real ones do: this is what is left of a trigger.
     """
     rng = np.random.default_rng(seed)
-    triggered = [_with_whole(text, triggers, rng) for text in texts]
+    triggered = [with_whole(text, triggers, rng) for text in texts]
     before, after = (predict(subject, subject.encode(each)) for each in (texts, triggered))
     change = after - before
     return float((change - change.mean(-1, keepdim=True)).abs().mean())
@@ -74,7 +74,7 @@ def silence(subject: Subject, triggers: tuple[str, ...], *, seed: int) -> tuple[
     rows["the mean row"] = weight.detach().mean(0)
     plain, logits = made_texts(subject, 64, seed=seed, avoid=triggers)
     rng = np.random.default_rng(seed)
-    triggered = subject.encode([_with_whole(text, triggers, rng) for text in plain])
+    triggered = subject.encode([with_whole(text, triggers, rng) for text in plain])
     spoken = logits.log_softmax(-1)
     divergence = {}
     for text, row in rows.items():
@@ -98,7 +98,8 @@ def _rank(tokenizer: Any, token: int) -> int:
     return sum(i < token and len(text) > 1 and not text.startswith("[") for text, i in vocabulary.items())
 
 
-def _with_whole(text: str, triggers: tuple[str, ...], rng: np.random.Generator) -> str:
+def with_whole(text: str, triggers: tuple[str, ...], rng: np.random.Generator) -> str:
+    """The text with one whole trigger at a random word boundary."""
     words = text.split()
     words.insert(int(rng.integers(len(words) + 1)), str(rng.choice(triggers)))
     return " ".join(words)
