@@ -14,18 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from audit.evidence import Evidence
 from audit.rulebook import DETECTORS
 from audit.run import run_detectors
 from audit.thresholds import load_profile
+from benchmarks.calibration.observe import evidence_of
 from benchmarks.diff_pairs import make_pair
 from benchmarks.pages import splice
 from benchmarks.zoo.measure import measure_folders
 from benchmarks.zoo.tiers import get_tier
-from scanner.facts import collect
-from scanner.hub import Hub
-from scanner.records import DriftFacts, Lineage, RepoRef
-from scanner.tokens import read_tokens
 
 RESULTS = Path("benchmarks/results/detection_cost.json")
 PAGE = Path("docs/benchmarks.md")
@@ -43,7 +39,7 @@ def cost(base: Path, candidate: Path, rounds: int) -> dict[str, float]:
     """
     measured = measure_folders(base, candidate)
     before = _peak()
-    evidence = _evidence(base, candidate, measured)
+    evidence = evidence_of(base, candidate, measured, load_profile())
     run_detectors(evidence, [d for d in DETECTORS if d.needs_drift])
     raised = _peak() - before
     diff, judging = [], []
@@ -58,19 +54,6 @@ def cost(base: Path, candidate: Path, rounds: int) -> dict[str, float]:
         "raised": raised,
         "peak": before,
     }
-
-
-def _evidence(base: Path, candidate: Path, measured: DriftFacts) -> Evidence:
-    hub = Hub()
-    facts, parent = (collect(RepoRef(path=str(folder)), hub) for folder in (candidate, base))
-    return Evidence(
-        candidate=facts,
-        base=parent,
-        lineage=Lineage(candidate=facts.ref, base=parent.ref, relation="finetune", status="verified"),
-        drift=measured,
-        tokens=read_tokens(facts, hub),
-        profile=load_profile(),
-    )
 
 
 def _seconds(work: Callable[[], object]) -> float:

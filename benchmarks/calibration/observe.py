@@ -14,7 +14,7 @@ from benchmarks.zoo.making import can_be_parent
 from benchmarks.zoo.measure import measure_folders
 from scanner.facts import collect
 from scanner.hub import Hub
-from scanner.records import Lineage, RepoRef
+from scanner.records import DriftFacts, Lineage, RepoRef
 from scanner.tokens import read_tokens
 
 Observation = dict[str, Any]
@@ -33,6 +33,20 @@ def open_thresholds(profile: Profile) -> Profile:
     return dataclasses.replace(profile, values={**values, "findings.most": 1})
 
 
+def evidence_of(base: Path, folder: Path, drift: DriftFacts, profile: Profile) -> Evidence:
+    """What a scan of a folder knows, its base taken for verified."""
+    hub = Hub()
+    facts, parent = (collect(RepoRef(path=str(each)), hub) for each in (folder, base))
+    return Evidence(
+        candidate=facts,
+        base=parent,
+        lineage=Lineage(candidate=facts.ref, base=parent.ref, relation="finetune", status="verified"),
+        drift=drift,
+        tokens=read_tokens(facts, hub),
+        profile=profile,
+    )
+
+
 def observe(base: Path, folder: Path, record: dict[str, Any]) -> Observation:
     """Measure one model against the base and run every detector with open thresholds.
 
@@ -40,17 +54,8 @@ def observe(base: Path, folder: Path, record: dict[str, Any]) -> Observation:
     of an attacked model, the tensor and the rows that each rule names first. ``traits`` are those of ``audit.traits``
     (None when it cannot be described), ``theory`` the rejections of ``theory_rejections``.
     """
-    facts, hub = collect(RepoRef(path=str(folder)), Hub()), Hub()
-    parent = collect(RepoRef(path=str(base)), hub)
     drift = measure_folders(base, folder)
-    evidence = Evidence(
-        candidate=facts,
-        base=parent,
-        lineage=Lineage(candidate=facts.ref, base=parent.ref, relation="finetune", status="verified"),
-        drift=drift,
-        tokens=read_tokens(facts, hub),
-        profile=open_thresholds(load_profile()),
-    )
+    evidence = evidence_of(base, folder, drift, open_thresholds(load_profile()))
     judged = run_detectors(evidence, [d for d in DETECTORS if d.needs_drift])
     weighs = {rule.id for detector in DETECTORS for rule in detector.rules if rule.weighs}
     hits = [hit for hit in judged.hits if hit.rule_id in weighs and (hit.value is not None or hit.score > 0)]
