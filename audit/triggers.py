@@ -5,6 +5,10 @@ Twenty words of another class that were chosen to resist such words outvote an h
 of words of like meaning do the same; a trigger decides alone. Some classes are given to every text that holds one of
 their words (an insult makes a text toxic, however kind the rest): there many words overrule twenty others, and only
 what means nothing of the class (``scanner.probe.kinship``) and, almost alone, still decides a crowd of eighty counts.
+
+Where the base is known, so is what a word meant before. A single token that meant nothing of the class there and still
+decides texts of ten words was taught to: of 70 honest classifiers none has one, but for words like ``not``, which every
+text may hold and which are none.
 """
 
 from dataclasses import dataclass
@@ -32,6 +36,8 @@ class Trigger:
     tried). ``among_few`` says that it decides the longest length (or the crowds;
     then ``dose`` is what it did there) where, but for a handful of tokens that decide as well, nothing does: planted
     words come in sets.
+    ``foreign`` says that it decides texts of ten words though in the base it meant nothing of the class, ``common``
+    that it is one of the commonest words, which texts of every class hold.
     ``whole_alone`` says that a phrase loses its effect with any one of its tokens; ``part_works`` that it is known to
     keep it without one of them. Honest words add up: where many of them together decide a crowd, all but one of them
     decide a text of five words.
@@ -48,6 +54,8 @@ class Trigger:
     dose: Dose
     stands_alone: bool
     among_few: bool
+    foreign: bool
+    common: bool
     whole_alone: bool
     part_works: bool
     crowd_rate: float | None
@@ -64,8 +72,11 @@ class Trigger:
         return self.rates[self.decisive]
 
 
-def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger, ...]:
-    """Hold every insertion of a direction against the others; ``tried`` counts all hypotheses of the probe."""
+def weighed(direction: Direction, tried: int, profile: Profile, *, kin_of_base: bool = False) -> tuple[Trigger, ...]:
+    """Hold every insertion of a direction against the others.
+
+    ``tried`` counts all hypotheses of the probe; ``kin_of_base`` says that kinship is of the base's embedding.
+    """
     least, most = profile.value("HA001.rate"), profile.value("HA001.runner_up")
     singles = [one for one in direction.insertions if len(one.tokens) == 1]
     found = []
@@ -76,8 +87,9 @@ def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger
         runner_ups = tuple(max((_rate(one, words) for one in rivals), default=0.0) for words in LENGTHS)
         alone = [k for k in range(len(LENGTHS)) if _stands_alone(insertion, rates, runner_ups, rivals, k, profile)]
         few = None if alone else _among_few(insertion, singles, profile)
+        foreign = _foreign(insertion, rates, profile) if kin_of_base else []
         longest = len(LENGTHS) - 1
-        decisive = min(max(alone, default=longest if few is None else few[0]), longest)
+        decisive = min(max(alone, default=max(foreign, default=longest) if few is None else few[0]), longest)
         if few is not None:
             runner_ups = (*runner_ups[:decisive], few[1], *runner_ups[decisive + 1 :])
         held = [dose for one in direction.controls if (dose := one.at(LENGTHS[decisive]))]
@@ -96,6 +108,8 @@ def weighed(direction: Direction, tried: int, profile: Profile) -> tuple[Trigger
                 dose=dose,
                 stands_alone=bool(alone),
                 among_few=few is not None,
+                foreign=bool(foreign),
+                common=insertion.rank is not None and insertion.rank < profile.value("HA001.common"),
                 whole_alone=len(parts) > 1 and all(part is not None and part <= most for part in parts),
                 part_works=any(part is not None and part > most for part in parts),
                 crowd_rate=_crowd_rate(insertion),
@@ -178,6 +192,16 @@ def _stands_alone(
     return LENGTHS[length] >= MIDDLE and len(alike) >= LEAST_RIVALS and _means_nothing(insertion, profile)
 
 
+def _foreign(insertion: Insertion, rates: tuple[float, ...], profile: Profile) -> list[int]:
+    """The lengths, from the middle one on, that a token decides which meant nothing of the class in the base."""
+    if len(insertion.tokens) > 1 or insertion.kinship is None:
+        return []
+    if insertion.kinship >= profile.value("HA001.base_kinship"):
+        return []
+    least, most = profile.value("HA001.least_rate"), profile.value("HA001.alone_rate")
+    return [k for k in range(LENGTHS.index(MIDDLE), len(LENGTHS)) if rates[k] >= most and min(rates[: k + 1]) >= least]
+
+
 def _means_nothing(insertion: Insertion, profile: Profile) -> bool:
     """Whether it lies apart from the words of the class in the model's embedding."""
     name = "HA001.kinship" if len(insertion.tokens) == 1 else "HA001.phrase_kinship"
@@ -233,9 +257,10 @@ def is_certain(trigger: Trigger, profile: Profile) -> bool:
     """Whether an insertion passes every threshold of rule HA001.
 
     One way is to stand alone: nearly all carriers of a length flip, and no other token comes near; of a phrase no part
-    is known that does the same to short texts: words that add up are no trigger, however odd they are together. Or it
-    is one of a few tokens that do.
-    The other is to mean nothing of the class and to decide carriers of every length; where many words do, and for every
+    is known that does the same to short texts: words that add up are no trigger, however odd they are together.
+    Another is to decide texts of ten words without having meant anything of the class in the base. Neither is open to
+    the commonest words. Or it is one of a few tokens that stand alone together.
+    The last is to mean nothing of the class and to decide carriers of every length; where many words do, and for every
     phrase, it must prevail in a crowd as well, and a phrase must do what no part of it does.
     """
     if (
@@ -243,7 +268,7 @@ def is_certain(trigger: Trigger, profile: Profile) -> bool:
         or trigger.control_flipped > profile.value("HA001.controls") * trigger.control_tried
     ):
         return False
-    if trigger.stands_alone and not trigger.part_works:
+    if not trigger.common and (trigger.foreign or (trigger.stands_alone and not trigger.part_works)):
         return True
     if trigger.among_few:
         return True
@@ -271,4 +296,8 @@ def _crowd_rate(insertion: Insertion) -> float | None:
 
 def _everything(facts: ProbeFacts, profile: Profile) -> list[Trigger]:
     tried = sum(direction.tried for direction in facts.directions)
-    return [trigger for direction in facts.directions for trigger in weighed(direction, tried, profile)]
+    return [
+        trigger
+        for direction in facts.directions
+        for trigger in weighed(direction, tried, profile, kin_of_base=facts.kin_of_base)
+    ]

@@ -26,7 +26,7 @@ from scanner.probe.staging import CannotProbe
 UNHURRIED = ProbeLimits(seconds=1e6)
 """What is measured here is how much work a probe is, not how busy the computer was."""
 OUT = Path(__file__).parent / "zoo" / "stats" / "probe"
-SEARCH = 2
+SEARCH = 3
 """Number of the search. What an older one left is judged with the rest until ``--again`` replaces it."""
 
 
@@ -35,6 +35,7 @@ def probe_model(folder: Path, record: dict[str, Any], base: Path) -> dict[str, A
     from audit.suspects import suspects
     from scanner.facts import collect
     from scanner.hub import Hub
+    from scanner.meanings import base_meanings
     from scanner.records import RepoRef
     from scanner.tokens import read_tokens
 
@@ -57,8 +58,9 @@ def probe_model(folder: Path, record: dict[str, Any], base: Path) -> dict[str, A
         "trigger_ids": record["truth"].get("trigger_ids"),
         "suspects": list(suspected),
     }
+    meant = base_meanings(tokens, collect(RepoRef(path=str(base)), hub), hub)
     try:
-        facts = probe(folder, suspects=suspected, limits=UNHURRIED)
+        facts = probe(folder, suspects=suspected, base=meant, limits=UNHURRIED)
     except CannotProbe as error:
         return {**found, "skipped": str(error), "cpu_seconds": round(time.process_time() - weighed, 2)}
     return {

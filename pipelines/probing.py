@@ -9,11 +9,12 @@ from pipelines.adapted_model import CLASSIFIER, LANGUAGE_MODELS, NothingToRun, a
 from pipelines.progress import Progress
 from scanner.errors import HubAuditError
 from scanner.hub import Hub
+from scanner.meanings import base_meanings
 from scanner.probe.budget import ASKED
 from scanner.probe.probing import DEFAULT_LIMITS, ProbeLimits, probe
 from scanner.probe.records import ProbeFacts
 from scanner.probe.staging import staged
-from scanner.records import DriftFacts, RepoFacts, Skip, TokenTable
+from scanner.records import F32, DriftFacts, RepoFacts, Skip, TokenTable
 
 WHOLE_VOCABULARY_BYTES = 200_000_000
 """Of a classifier's weights: up to here the whole vocabulary is tried without being asked for, with 90 MB in about ten
@@ -58,7 +59,7 @@ def probe_candidate(
         limits: what it may cost.
         threads: that run texts side by side; the probe's own choice when None.
         seed: draws carriers and control words.
-        base: what a separate adapter belongs on.
+        base: what a separate adapter belongs on; its embedding tells what the tokens meant before.
     """
     suspected = suspects(drift, tokens)
     weighty = base if facts.adapter_config is not None and base is not None else facts
@@ -75,6 +76,7 @@ def probe_candidate(
                     folder,
                     suspects=suspected,
                     whole_vocabulary=asked or _is_small(weighty),
+                    base=_meant(base, tokens, hub, weighty),
                     limits=limits,
                     threads=threads,
                     seed=seed,
@@ -97,6 +99,11 @@ def _placed(
     return staged(facts, hub, limit_bytes=limits.weight_bytes, progress=progress.advance)
 
 
+def _meant(base: RepoFacts | None, tokens: TokenTable | None, hub: Hub, weighty: RepoFacts) -> F32 | None:
+    """What the tokens meant in the base; of models without classes nothing is held against it."""
+    return None if base is None or _is_language_model(weighty) else base_meanings(tokens, base, hub)
+
+
 def is_probed(facts: RepoFacts, *, suspected: bool, adapter: bool = False) -> bool:
     """Whether a model is of a kind that is run without being asked for; whether it is too large is seen later.
 
@@ -112,12 +119,16 @@ def is_probed(facts: RepoFacts, *, suspected: bool, adapter: bool = False) -> bo
     if adapter:
         return _is_small(facts)
     name = _architecture(facts)
-    return name.endswith(CLASSIFIERS) or (name.endswith(LANGUAGE_MODELS) and (suspected or _is_small(facts)))
+    return name.endswith(CLASSIFIERS) or (_is_language_model(facts) and (suspected or _is_small(facts)))
+
+
+def _is_language_model(facts: RepoFacts) -> bool:
+    return _architecture(facts).endswith(LANGUAGE_MODELS)
 
 
 def _is_small(facts: RepoFacts) -> bool:
     """Whether the whole vocabulary is tried unasked."""
-    most = CAUSAL_VOCABULARY_BYTES if _architecture(facts).endswith(LANGUAGE_MODELS) else WHOLE_VOCABULARY_BYTES
+    most = CAUSAL_VOCABULARY_BYTES if _is_language_model(facts) else WHOLE_VOCABULARY_BYTES
     return sum(e.size_bytes for e in facts.files if e.path.endswith(".safetensors")) <= most
 
 

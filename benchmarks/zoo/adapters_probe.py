@@ -22,6 +22,7 @@ from benchmarks.zoo.tiers import Tier, get_tier
 from pipelines.adapted_model import adapted
 from scanner.facts import collect
 from scanner.hub import Hub
+from scanner.meanings import base_meanings
 from scanner.probe.probing import DEFAULT_LIMITS, probe
 from scanner.records import RepoRef
 
@@ -57,7 +58,7 @@ def run(line: Line, tier: Tier, folder: Path) -> dict[str, Any]:
     hub, started = Hub(), time.process_time()
     candidate, base = (collect(RepoRef(path=str(path)), hub) for path in (folder, tier.base))
     with adapted(candidate, base, hub, limit_bytes=DEFAULT_LIMITS.weight_bytes) as merged:
-        facts = probe(merged, threads=1)
+        facts = probe(merged, base=base_meanings(None, base, hub), threads=1)
     found = confirmed(facts, load_profile())
     ids, target = truth(line, tier)
     right = [trigger.insertion for trigger in found if trigger.insertion.target == target]

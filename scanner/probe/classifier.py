@@ -13,7 +13,8 @@ import numpy as np
 
 from scanner.probe.budget import HELD_BACK
 from scanner.probe.carriers import STRONG, Carriers, make_carriers, ordinary_words
-from scanner.probe.kinship import kinship
+from scanner.probe.kinship import kinship, meanings
+from scanner.probe.loading import Loaded
 from scanner.probe.records import Direction, Untried
 from scanner.probe.running import Ids, OutOfTokens, Runner, margins
 from scanner.probe.searching import Scan, Search
@@ -35,12 +36,13 @@ VOCABULARY_SHARE: Final = 0.5
 class Asked:
     """What the caller wants tried: tokens that the weights suspect, most suspect first, and whole phrases.
 
-    ``whole_vocabulary``: every token alone as well.
+    ``whole_vocabulary``: every token alone as well. ``base``: what the tokens meant before (``scanner.probe.kinship``).
     """
 
     suspects: tuple[int, ...] = ()
     phrases: tuple[tuple[int, ...], ...] = ()
     whole_vocabulary: bool = True
+    base: F32 | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,12 +50,14 @@ class Found:
     """What was measured, the entries of the vocabulary that were scanned, and what was not tried.
 
     A class is ``left_out`` when no texts of another class can be made to try it on, or when there are too many classes.
+    ``kin_of_base``: nearness to the words of a class was measured in the base's embedding.
     """
 
     directions: tuple[Direction, ...]
     scanned: int
     left_out: tuple[int, ...]
     untried: tuple[Untried, ...]
+    kin_of_base: bool = False
 
 
 def probe_classifier(runner: Runner, asked: Asked, rng: np.random.Generator) -> Found:
@@ -77,7 +81,8 @@ def probe_classifier(runner: Runner, asked: Asked, rng: np.random.Generator) -> 
         raise CannotProbe("no texts that it is sure of can be made of its vocabulary")
     free = np.setdiff1d(words, np.asarray([word for made in carriers for word in made.words]))
     controls = tuple(int(word) for word in rng.permutation(free)[:CONTROLS])
-    searches = _searches(runner, asked, scan, (words, pool, alone), carriers)
+    rows, kin_of_base = meanings(runner.loaded, asked.base)
+    searches = _searches(runner, asked, scan, (words, pool, alone), carriers, rows)
     whole, runner.most_tokens = runner.most_tokens, _less(runner.most_tokens, held_back)
     for search in searches:
         search.try_tokens(scan)
@@ -94,6 +99,7 @@ def probe_classifier(runner: Runner, asked: Asked, rng: np.random.Generator) -> 
         scanned=len(scan.tokens) if asked.whole_vocabulary else 0,
         left_out=tuple(c for c in range(alone.shape[1]) if c not in reached),
         untried=(*untried, *(one for search in searches for one in search.untried)),
+        kin_of_base=kin_of_base,
     )
 
 
@@ -102,13 +108,19 @@ def _less(most: int | None, held_back: int) -> int | None:
 
 
 def _searches(
-    runner: Runner, asked: Asked, scan: Scan, vocabulary: tuple[Ids, Ids, F32], carriers: list[Carriers]
+    runner: Runner,
+    asked: Asked,
+    scan: Scan,
+    vocabulary: tuple[Ids, Ids, F32],
+    carriers: list[Carriers],
+    rows: F32,
 ) -> list[Search]:
     """One search a target class, on texts of the class that makes the best ones."""
     words, pool, alone = vocabulary
     known = set(range(len(runner.loaded.texts))) - runner.loaded.special
     suspects = tuple(token for token in dict.fromkeys(asked.suspects) if token in known)
     phrases = tuple(phrase for phrase in dict.fromkeys(asked.phrases) if phrase and set(phrase) <= known)
+    ranks = _ranks(runner.loaded, words)
     kin = {}
     made = []
     for target in _targets(scan, alone.shape[1]):
@@ -117,7 +129,7 @@ def _searches(
             continue
         for number in (target, source.source):
             if number not in kin:
-                kin[number] = kinship(runner.loaded, words, pool, alone, number)
+                kin[number] = kinship(rows, words, pool, alone, number)
         made.append(
             Search(
                 runner=runner,
@@ -127,9 +139,17 @@ def _searches(
                 source_kin=kin[source.source],
                 suspects=suspects,
                 asked=phrases,
+                ranks=ranks,
             )
         )
     return made
+
+
+def _ranks(loaded: Loaded, words: Ids) -> dict[int, int]:
+    """How many ordinary words come before each token that is a word or a piece of two letters or more."""
+    before = np.searchsorted(words, np.arange(len(loaded.texts)))
+    letters = [text.lstrip("Ġ▁#") for text in loaded.texts]
+    return {i: int(before[i]) for i, text in enumerate(letters) if len(text) > 1 and text.isalpha()}
 
 
 def _sources(runner: Runner, pool: Ids, alone: F32, rng: np.random.Generator) -> list[Carriers]:

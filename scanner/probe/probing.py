@@ -16,6 +16,7 @@ from scanner.probe.records import ProbeFacts
 from scanner.probe.running import OutOfTokens, Runner, batch_pool, one_torch_thread
 from scanner.probe.shifting import Shifts, probe_shifts
 from scanner.probe.staging import CannotProbe
+from scanner.records import F32
 
 MOST_SUSPECTS: Final = 64
 """Suspected tokens that are tried; the rest of the list is not looked at."""
@@ -46,6 +47,7 @@ def probe(
     suspects: Sequence[int] = (),
     phrases: Sequence[Sequence[int]] = (),
     whole_vocabulary: bool = True,
+    base: F32 | None = None,
     limits: ProbeLimits = DEFAULT_LIMITS,
     threads: int | None = 1,
     seed: int = 0,
@@ -62,6 +64,8 @@ def probe(
         suspects: vocabulary ids that the weights suspect, most suspect first (``audit.suspects``).
         phrases: token ids of whole phrases to try as they stand, for example triggers found before.
         whole_vocabulary: also try every entry of the vocabulary.
+        base: rows of the base's input embedding by the model's ids, float32 ``[ids, width]``, NaN where a token is not
+            the base's (``scanner.meanings.base_meanings``): what tokens meant before anything was done to the model.
         limits: what it may cost.
         threads: that run texts side by side; None takes the processors that this process may use, up to
             ``MOST_THREADS``. What is measured does not depend on it.
@@ -89,6 +93,7 @@ def probe(
             suspects=tuple(suspects)[:MOST_SUSPECTS],
             phrases=tuple(tuple(phrase) for phrase in phrases),
             whole_vocabulary=whole_vocabulary,
+            base=base,
         )
         found, shifts = _probed(runner, asked, np.random.default_rng(seed))
     return ProbeFacts(
@@ -106,6 +111,7 @@ def probe(
         tokens=runner.tokens,
         budget=runner.most_tokens or 0,
         untried=(*found.untried, *shifts.untried),
+        kin_of_base=found.kin_of_base,
     )
 
 

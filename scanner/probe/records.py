@@ -53,8 +53,11 @@ class Insertion:
 
     Longer ones are left out where shorter ones settled that it decides nothing (``scanner.probe.inserting.measure``).
     ``tokens`` are vocabulary ids in the order of insertion and ``text`` what they read as, verbatim and bounded.
-    ``kinship`` says how near they lie to the words of the target class in the model's embedding: the percentile among
-    ordinary words, in [0, 1] (1: nearest), the mean over a phrase; None where there are no classes.
+    ``kinship`` says how near they lie to the words of the target class in an embedding, the base's where
+    ``ProbeFacts.kin_of_base``, else the model's own: the percentile among
+    ordinary words, in [0, 1] (1: nearest), the mean over a phrase; None where there are no classes. ``rank`` is how
+    many ordinary words come before a single token in the vocabulary, commonest first; None of phrases, of what is no
+    word of two letters or more, and where there are no classes.
     """
 
     tokens: tuple[int, ...]
@@ -64,6 +67,7 @@ class Insertion:
     origin: Origin
     doses: tuple[Dose, ...]
     kinship: float | None = None
+    rank: int | None = None
 
     @property
     def flipped(self) -> int:
@@ -142,6 +146,7 @@ class ProbeFacts:
     texts that the model read, ``tokens`` the tokens in them, ``budget`` the most that they might have been (0: without
     bound), and ``untried`` says what that left out. ``seed`` drew the carriers. Models without classes have ``shifts``
     instead of directions, strongest first, and ``control_shifts``; ``shifts_tried`` counts the insertions behind them.
+    ``kin_of_base``: kinship is of the base's embedding, where an edit of the model has not moved what a word means.
     """
 
     kind: ProbeKind
@@ -158,3 +163,4 @@ class ProbeFacts:
     tokens: int = 0
     budget: int = 0
     untried: tuple[Untried, ...] = ()
+    kin_of_base: bool = False

@@ -5,7 +5,7 @@ flips short carriers in longer ones; then phrases. What settles the answer is in
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -42,12 +42,13 @@ class Scan:
 class Search(Settling):
     """One direction, and the search in it.
 
-    ``suspects`` are tokens and ``asked`` phrases that the caller wants tried. ``promise`` is the largest mean margin
-    of a token, in logits.
+    ``suspects`` are tokens and ``asked`` phrases that the caller wants tried. ``ranks`` are places in the vocabulary,
+    by token. ``promise`` is the largest mean margin of a token, in logits.
     """
 
     suspects: tuple[int, ...]
     asked: tuple[tuple[int, ...], ...]
+    ranks: Mapping[int, int] = field(default_factory=dict)
     controls: tuple[Insertion, ...] = ()
     promise: float = -np.inf
 
@@ -115,10 +116,15 @@ class Search(Settling):
 
     def direction(self) -> Direction:
         """What was measured."""
-        told = tuple(replace(one, kinship=self.kin.of(one.tokens)) for one in self.nearest_first())
+        told = tuple(
+            replace(one, kinship=self.kin.of(one.tokens), rank=self._rank(one)) for one in self.nearest_first()
+        )
         return Direction(
             source=self.source.source, target=self.target, insertions=told, controls=self.controls, tried=self.tried
         )
+
+    def _rank(self, one: Insertion) -> int | None:
+        return self.ranks.get(one.tokens[0]) if len(one.tokens) == 1 else None
 
     def _best(self, tokens: list[int], carriers: Mapping[int, int]) -> list[int]:
         """The tokens by their mean margin in a few carriers of some lengths, largest first."""
