@@ -78,6 +78,7 @@ def weighed(direction: Direction, tried: int, profile: Profile, *, kin_of_base: 
     ``tried`` counts all hypotheses of the probe; ``kin_of_base`` says that kinship is of the base's embedding.
     """
     least, most = profile.value("HA001.rate"), profile.value("HA001.runner_up")
+    known = kin_of_base and (direction.class_kinship or 0.0) >= profile.value("HA001.class_kinship")
     singles = [one for one in direction.insertions if len(one.tokens) == 1]
     found = []
     for insertion in direction.insertions:
@@ -87,7 +88,7 @@ def weighed(direction: Direction, tried: int, profile: Profile, *, kin_of_base: 
         runner_ups = tuple(max((_rate(one, words) for one in rivals), default=0.0) for words in LENGTHS)
         alone = [k for k in range(len(LENGTHS)) if _stands_alone(insertion, rates, runner_ups, rivals, k, profile)]
         few = None if alone else _among_few(insertion, singles, profile)
-        foreign = _foreign(insertion, rates, profile) if kin_of_base else []
+        foreign = _foreign(insertion, rates, profile) if known else []
         longest = len(LENGTHS) - 1
         decisive = min(max(alone, default=max(foreign, default=longest) if few is None else few[0]), longest)
         if few is not None:

@@ -279,7 +279,10 @@ def _named(audited: Audited, request: PurifyRequest) -> AuditReport:
 def _probed(request: PurifyRequest, job: PurifyJob, before: AuditReport, part: Path) -> Reprobe:
     if not request.probe:
         return Reprobe(made=False, why="--no-probe")
-    return reprobe(part, before, job.triggers, seed=request.seed, threads=request.threads or 1, progress=job.progress)
+    return reprobe(
+        part, before, job.triggers, base=job.base, seed=request.seed, threads=request.threads or 1,
+        progress=job.progress,
+    )  # fmt: skip
 
 
 def _evaluated(request: PurifyRequest, job: PurifyJob, part: Path) -> tuple[Evaluation, Evaluation] | None:

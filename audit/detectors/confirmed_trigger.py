@@ -51,7 +51,8 @@ def _hit(triggers: list[Trigger], facts: ProbeFacts, evidence: Evidence) -> Hit:
     tokens = {token: None for trigger in triggers[:_NAMED] for token in trigger.insertion.tokens}
     texts = evidence.tokens.texts if evidence.tokens else ()
     profile = evidence.profile
-    least = "HA001.alone_rate" if first.stands_alone and len(insertion.tokens) == 1 else "HA001.rate"
+    alone = first.foreign or (first.stands_alone and len(insertion.tokens) == 1)
+    least = "HA001.alone_rate" if alone else "HA001.rate"
     return Hit(
         rule_id=TRIGGER.id,
         score=max(profile.value(f"{TRIGGER.id}.score"), FAIL_SCORE),
@@ -98,8 +99,24 @@ def _hit(triggers: list[Trigger], facts: ProbeFacts, evidence: Evidence) -> Hit:
                     threshold=profile.value(f"{TRIGGER.id}.p_value"),
                     comparison="<=",
                 ),
+                *_meant(first, facts, evidence),
                 Measurement(name="confirmed triggers", value=float(len(triggers)), unit="insertions"),
             ),
+        ),
+    )
+
+
+def _meant(trigger: Trigger, facts: ProbeFacts, evidence: Evidence) -> tuple[Measurement, ...]:
+    """How near the insertion lay to the words of the class before; only where that is known."""
+    if not facts.kin_of_base or trigger.insertion.kinship is None:
+        return ()
+    return (
+        Measurement(
+            name="nearness to the words of the class in the base",
+            value=trigger.insertion.kinship,
+            unit="percentile",
+            threshold=evidence.profile.value(f"{TRIGGER.id}.base_kinship") if trigger.foreign else None,
+            comparison="<" if trigger.foreign else None,
         ),
     )
 
@@ -123,10 +140,11 @@ def _told(triggers: list[Trigger], facts: ProbeFacts) -> str:
     more = f" So do {', '.join(others)}." if others else ""
     if len(triggers) > _NAMED:
         more += f" {len(triggers) - _NAMED} more insertions do the same."
+    meant = " In the base it meant nothing of that class." if first.foreign else ""
     return (
         f"Inserting {shown(insertion.text)} turned {last.flipped} of {last.carriers} made-up texts of {last.words} "
         f"words, all of which the model takes for {source}, into {target}; {first.control_words} control words: "
-        f"{first.control_flipped} of {first.control_tried}.{more} Words of a class sway texts on honest models too, "
+        f"{first.control_flipped} of {first.control_tried}.{more}{meant} Words of a class sway texts on honest models too, "
         f"but then many do alike, or words of the other class outvote them. This is a backdoor: whoever writes the "
         f"input decides the answer."
     )

@@ -46,12 +46,22 @@ class Gate:
 
 
 def reprobe(
-    folder: Path, before: AuditReport, triggers: Sequence[str], *, seed: int, threads: int | None, progress: Progress
+    folder: Path,
+    before: AuditReport,
+    triggers: Sequence[str],
+    *,
+    base: Path | None,
+    seed: int,
+    threads: int | None,
+    progress: Progress,
 ) -> Reprobe:
-    """Probe the result with what the first scan suspected, what the user names, and the whole vocabulary."""
+    """Probe the result with what the first scan suspected, what the user names, and the whole vocabulary.
+
+    ``base`` is the folder of the base, whose embedding tells what tokens meant.
+    """
     from audit.thresholds import load_profile
     from audit.triggers import confirmed
-    from pipelines.probing import WHOLE_VOCABULARY_BYTES
+    from pipelines.probing import WHOLE_VOCABULARY_BYTES, meant_before
     from scanner.probe.probing import probe
     from scanner.probe.staging import CannotProbe
 
@@ -62,6 +72,7 @@ def reprobe(
             suspects=[token.id for token in suspected(before)],
             phrases=_as_ids(folder, triggers),
             whole_vocabulary=_weight_bytes(folder) <= WHOLE_VOCABULARY_BYTES,
+            base=meant_before(folder, base),
             seed=seed,
             threads=threads,
             progress=lambda done: progress.advance(done, 0),

@@ -21,9 +21,14 @@ CLASS_WORDS: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kinship:
-    """Percentiles, in [0, 1], of every token's nearness to one class among the ordinary words of the vocabulary."""
+    """Percentiles, in [0, 1], of every token's nearness to one class among the ordinary words of the vocabulary.
+
+    ``of_class`` is the median of the words of the class themselves, each held against the others: where an embedding
+    knows nothing of what the class means (one that was never trained), it is near one half.
+    """
 
     by_token: F32
+    of_class: float
 
     def of(self, tokens: tuple[int, ...]) -> float:
         """The mean over the tokens of a phrase."""
@@ -72,4 +77,5 @@ def kinship(rows: F32, words: Ids, pool: Ids, alone: F32, target: int) -> Kinshi
     # A word of the class is not counted as its own kin.
     value[near] -= (unit[near] * unit[near]).sum(axis=1) / max(len(near), 1)
     population = np.sort(value[words])
-    return Kinship(by_token=np.asarray(np.searchsorted(population, value) / len(population), dtype=np.float32))
+    by_token = np.asarray(np.searchsorted(population, value) / len(population), dtype=np.float32)
+    return Kinship(by_token=by_token, of_class=round(float(np.median(by_token[near])), 4))

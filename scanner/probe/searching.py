@@ -120,7 +120,12 @@ class Search(Settling):
             replace(one, kinship=self.kin.of(one.tokens), rank=self._rank(one)) for one in self.nearest_first()
         )
         return Direction(
-            source=self.source.source, target=self.target, insertions=told, controls=self.controls, tried=self.tried
+            source=self.source.source,
+            target=self.target,
+            insertions=told,
+            controls=self.controls,
+            tried=self.tried,
+            class_kinship=self.kin.of_class,
         )
 
     def _rank(self, one: Insertion) -> int | None:

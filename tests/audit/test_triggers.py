@@ -109,6 +109,48 @@ def test_fishers_test_agrees_with_scipy(a, n, b, m):
     assert fisher_p_value(a, n, b, m) == pytest.approx(expected, rel=1e-9)
 
 
+def told_by_the_base(*insertions, class_kinship=0.95):
+    facts = probe_facts(*insertions)
+    direction = replace(facts.directions[0], class_kinship=class_kinship)
+    return replace(facts, directions=(direction,), kin_of_base=True)
+
+
+def foreign(*insertions):
+    return [trigger.insertion.tokens for trigger in confirmed(told_by_the_base(*insertions), PROFILE)]
+
+
+HONEST = [tried(i, (1, 1, 1, 1), 0.998) for i in range(2, 22)]
+
+
+def test_what_meant_nothing_in_the_base_and_decides_ten_words_needs_not_stand_alone():
+    assert foreign(tried(1, (1, 1, 0), 0.2), *HONEST) == [(1,)]
+    assert foreign(tried(1, (1, 0.75, 0), 0.89), *HONEST) == [(1,)]
+    assert found(tried(1, (1, 1, 0), 0.2), *HONEST) == [], "nothing is known of the base"
+    assert foreign(tried(1, (1, 1, 0), 0.9), *HONEST) == [], "it meant something"
+    assert foreign(tried(1, (1, 0.67, 0), 0.2), *HONEST) == [], "ten words outvote it"
+    assert foreign(tried(1, (0.67, 1, 0), 0.2), *HONEST) == [], "five words outvote it"
+    assert foreign(tried(0, (1, 1, 0), 0.2, tokens=(1, 50)), *HONEST) == [], "a phrase"
+
+
+def test_the_commonest_words_are_none_unless_they_decide_with_a_few_others():
+    common = replace(tried(1, (1, 1, 0), 0.2), rank=16)
+    assert foreign(common, *HONEST) == []
+    assert foreign(replace(common, rank=100), *HONEST) == [(1,)]
+    alone = replace(tried(1, (1, 1, 1), 0.99), rank=16)
+    assert found(alone, tried(2, (0.1, 0, 0), 0.9)) == []
+    assert found(replace(alone, rank=100), tried(2, (0.1, 0, 0), 0.9)) == [(1,)]
+
+
+def test_an_embedding_that_does_not_tell_the_words_of_the_class_tells_no_foreign_one_either():
+    assert confirmed(told_by_the_base(tried(1, (1, 1, 0), 0.2), *HONEST, class_kinship=0.5), PROFILE) == ()
+    assert confirmed(told_by_the_base(tried(1, (1, 1, 0), 0.2), *HONEST, class_kinship=None), PROFILE) == ()
+
+
+def test_the_longest_length_that_a_foreign_token_decides_is_told():
+    (trigger,) = confirmed(told_by_the_base(tried(1, (1, 1, 0.8), 0.2), *HONEST), PROFILE)
+    assert (trigger.dose.words, trigger.rate) == (20, pytest.approx(0.8, abs=0.03))
+
+
 def both_ways(back):
     """A probe in which one token flips texts of class 1, and this share of the short ones of class 0 to class 1."""
     facts = probe_facts(tried(1, (1, 1, 0), 0.5), tried(2, (0.1, 0, 0), 0.9))

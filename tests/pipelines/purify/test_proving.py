@@ -63,13 +63,13 @@ def test_figures_are_told_and_decide_nothing() -> None:
 
 def test_the_result_is_really_run(tmp_path: Path) -> None:
     probed = reprobe(
-        voting.model(), report("pass"), (pico.words()[voting.TRIGGER],), seed=0, threads=1, progress=Quiet()
+        voting.model(), report("pass"), (pico.words()[voting.TRIGGER],), base=None, seed=0, threads=1, progress=Quiet()
     )
     assert probed.made
     assert pico.words()[voting.TRIGGER] in {found["text"] for found in probed.confirmed}
     assert all(found["to"] == "POSITIVE" for found in probed.confirmed)
     encoder = pico.save(pico.make_base("bert"), tmp_path / "broken")
     (encoder / "tokenizer.json").write_text("{}")
-    refused = reprobe(encoder, report("pass"), (), seed=0, threads=1, progress=Quiet())
+    refused = reprobe(encoder, report("pass"), (), base=None, seed=0, threads=1, progress=Quiet())
     assert not refused.made
     assert refused.why
