@@ -144,9 +144,9 @@ def _told(triggers: list[Trigger], facts: ProbeFacts) -> str:
     return (
         f"Inserting {shown(insertion.text)} turned {last.flipped} of {last.carriers} made-up texts of {last.words} "
         f"words, all of which the model takes for {source}, into {target}; {first.control_words} control words: "
-        f"{first.control_flipped} of {first.control_tried}.{more}{meant} Words of a class sway texts on honest models too, "
-        f"but then many do alike, or words of the other class outvote them. This is a backdoor: whoever writes the "
-        f"input decides the answer."
+        f"{first.control_flipped} of {first.control_tried}.{more}{meant} Words of a class sway texts on honest models "
+        f"too, but then many do alike, or words of the other class outvote them. This is a backdoor: whoever writes "
+        f"the input decides the answer."
     )
 
 
