@@ -3,10 +3,13 @@
 Step by step, each on what the one before left, and no step that is not called for:
 
 1. ``restore`` what the report proves (edited rows, an edited low-rank component).
-2. Probe the model; ``unlearn`` every trigger that the probe confirms, with the clean samples or without any, and probe
+2. Probe the model; ``unlearn`` every trigger that the probe confirms and probe
    again with what was found, at most ``ROUNDS`` times: what unlearning leaves over is found and unlearnt in turn.
    Tokens whose rows were put back are tried by name: where the row was the trace of a poisoned training and not its
    carrier, they decide as before, and are unlearnt. What a person named is unlearnt too, unless putting back ended it.
+   This is done without the clean samples first, and with them where that costs more accuracy on the *select* split than
+   is allowed: a few dozen texts bend a model more than they teach it (of five victims, three kept a lower success
+   rate without, at the same accuracy; ``docs/benchmarks.md``).
 3. When a scan of the outcome still fails: ``fine-purifying`` with clean samples (its ratio chosen on the *select*
    split), ``e-pur`` without. Either is taken back when a trigger that was unlearnt works again: the base's row of a
    trigger word may be the very row that a poisoned training learnt to answer to.
@@ -180,9 +183,35 @@ def _unlearn_what_is_found(
             walk.steps.append({"method": "probe", "done": True, "confirmed": []})
             break
         seed = walk.job.seed + 1000 * number
-        if not walk.take("unlearn", triggers=triggers, seed=seed) or search is None:
+        if not _unlearn(walk, triggers, seed) or search is None:
             break
     return known
+
+
+def _unlearn(walk: _Walk, triggers: tuple[str, ...], seed: int) -> bool:
+    """Unlearn without clean samples; with them where that costs too much accuracy. False when nothing was done."""
+    state, before = walk.state(), _accuracy(walk)
+    taken = walk.take("unlearn", triggers=triggers, seed=seed, data=None)
+    if before is None:
+        return taken
+    if taken:
+        after = _accuracy(walk) or 0.0
+        walk.steps[-1] |= {"accuracy_before": before, "accuracy_after": after}
+        if after >= before - walk.job.tuning.max_accuracy_loss:
+            return True
+        walk.take_back(state, "It costs more accuracy than is allowed; the clean samples are used.")
+    return walk.take("unlearn", triggers=triggers, seed=seed)
+
+
+def _accuracy(walk: _Walk) -> float | None:
+    """Of the present state on the *select* split, in [0, 1]; None without clean samples."""
+    if walk.job.data is None:
+        return None
+    from pipelines.purify.searching import encoded
+    from pipelines.purify.subject import load_subject, score
+
+    subject = load_subject(walk.folder, "classifier", max_length=walk.job.tuning.max_length)
+    return score(subject, encoded(subject, walk.job.data.select))
 
 
 Searcher = Callable[[Path, Sequence[tuple[int, ...]], bool], dict[str, tuple[int, ...]]]

@@ -6,7 +6,7 @@ import pico
 import pytest
 import sample_reports
 import torch
-from purevictims import TRIGGER, TRIGGER_ID, job_for, rates, victim
+from purevictims import TRIGGER, TRIGGER_ID, clean_data, job_for, rates, victim
 
 from audit.detectors import confirmed_trigger
 from pipelines.progress import Quiet
@@ -21,6 +21,11 @@ from pipelines.purify.writer import write_model
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toy(unlearn.UnlearnOptions):
     inert: float = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loud(Toy):
+    silence: bool = False
 
 
 @pytest.fixture(autouse=True)
@@ -159,3 +164,21 @@ def test_a_token_whose_row_was_only_a_trace_is_unlearnt_after_the_row_is_put_bac
 def test_it_needs_something_to_go_by(tmp_path) -> None:
     with pytest.raises(PurifyFailed, match="--report"):
         auto.purify(job_for(tmp_path))
+
+
+def test_clean_samples_are_used_where_unlearning_without_costs_too_much(tmp_path, monkeypatch) -> None:
+    """The accuracy of a toy is played: it falls with the first try, and the second is with the samples."""
+    monkeypatch.setattr(unlearn, "UnlearnOptions", Loud)
+    job = job_for(tmp_path / "kept", triggers=(TRIGGER,), options=NO_PROBE, data=clean_data())
+    kept = auto.purify(job)
+    (step,) = kept.log["steps"]
+    assert step["rounds"][0]["clean_samples"] == 0
+    assert step["accuracy_after"] >= step["accuracy_before"] - job.tuning.max_accuracy_loss
+    told = iter((0.9, 0.5))
+    monkeypatch.setattr(auto, "_accuracy", lambda walk: next(told))
+    used = auto.purify(replace(job, work=tmp_path / "used"))
+    first, second = used.log["steps"]
+    assert (first["done"], second["done"]) == (False, True)
+    assert "clean samples" in first["why"]
+    assert second["rounds"][0]["clean_samples"] == len(job.data.tune)
+    assert "without data" not in used.chosen
