@@ -8,15 +8,13 @@ from audit.suspects import suspects
 from pipelines.adapted_model import CLASSIFIER, LANGUAGE_MODELS, NothingToRun, adapted
 from pipelines.progress import Progress
 from scanner.errors import HubAuditError
-from scanner.facts import collect
 from scanner.hub import Hub
 from scanner.meanings import base_meanings
 from scanner.probe.budget import ASKED
 from scanner.probe.probing import DEFAULT_LIMITS, ProbeLimits, probe
 from scanner.probe.records import ProbeFacts
 from scanner.probe.staging import staged
-from scanner.records import F32, DriftFacts, RepoFacts, RepoRef, Skip, TokenTable
-from scanner.tokens import read_tokens
+from scanner.records import F32, DriftFacts, RepoFacts, Skip, TokenTable
 
 WHOLE_VOCABULARY_BYTES = 200_000_000
 """Of a classifier's weights: up to here the whole vocabulary is tried without being asked for, with 90 MB in about ten
@@ -104,18 +102,6 @@ def _placed(
 def _meant(base: RepoFacts | None, tokens: TokenTable | None, hub: Hub, weighty: RepoFacts) -> F32 | None:
     """What the tokens meant in the base; of models without classes nothing is held against it."""
     return None if base is None or _is_language_model(weighty) else base_meanings(tokens, base, hub)
-
-
-def meant_before(folder: Path, base: Path | None) -> F32 | None:
-    """What the tokens of a local model meant in its base (``scanner.meanings``); None where that cannot be read."""
-    if base is None:
-        return None
-    hub = Hub()  # folders need no network
-    try:
-        tokens = read_tokens(collect(RepoRef(path=str(folder)), hub), hub)
-        return base_meanings(tokens, collect(RepoRef(path=str(base)), hub), hub)
-    except HubAuditError:
-        return None
 
 
 def is_probed(facts: RepoFacts, *, suspected: bool, adapter: bool = False) -> bool:

@@ -221,13 +221,14 @@ def _searcher(job: PurifyJob) -> Searcher:
     """Return a function (folder, phrases known, whole vocabulary?) → confirmed triggers, text → token ids."""
     from audit.thresholds import load_profile
     from audit.triggers import confirmed
-    from pipelines.probing import meant_before
+    from pipelines.local_pair import pointers
     from scanner.probe.probing import probe
     from scanner.probe.staging import CannotProbe
 
-    meant = meant_before(job.candidate, job.base)
+    pointed = pointers(job.candidate, job.base)
     findings = job.report.findings if job.report is not None else ()
-    suspects = dict.fromkeys(token.id for f in findings for place in f.locations for token in place.tokens)
+    named = [token.id for f in findings for place in f.locations for token in place.tokens]
+    suspects = dict.fromkeys([*named, *pointed.suspects])
 
     def search(folder: Path, phrases: Sequence[tuple[int, ...]], whole: bool) -> dict[str, tuple[int, ...]]:
         job.progress.stage("probing for triggers")
@@ -239,9 +240,14 @@ def _searcher(job: PurifyJob) -> Searcher:
             return {text: tuple(tokens) for text, tokens in found.items()}
         try:
             facts = probe(
-                folder, suspects=list(asked), phrases=phrases, whole_vocabulary=whole, base=meant, seed=job.seed,
+                folder,
+                suspects=list(asked),
+                phrases=phrases,
+                whole_vocabulary=whole,
+                base=pointed.meant,
+                seed=job.seed,
                 threads=job.threads or 1,
-            )  # fmt: skip
+            )
         except CannotProbe:
             return {}
         found = {each.insertion.text: list(each.insertion.tokens) for each in confirmed(facts, load_profile())}

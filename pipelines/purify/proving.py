@@ -55,24 +55,26 @@ def reprobe(
     threads: int | None,
     progress: Progress,
 ) -> Reprobe:
-    """Probe the result with what the first scan suspected, what the user names, and the whole vocabulary.
+    """Probe the result with what scans and weights suspect, what the user names, and the whole vocabulary.
 
-    ``base`` is the folder of the base, whose embedding tells what tokens meant.
+    ``base`` is the folder of the base: against it the weights suspect tokens, and it tells what tokens meant.
     """
     from audit.thresholds import load_profile
     from audit.triggers import confirmed
-    from pipelines.probing import WHOLE_VOCABULARY_BYTES, meant_before
+    from pipelines.local_pair import pointers
+    from pipelines.probing import WHOLE_VOCABULARY_BYTES
     from scanner.probe.probing import probe
     from scanner.probe.staging import CannotProbe
 
     progress.stage("probing the result")
+    pointed = pointers(folder, base)
     try:
         facts = probe(
             folder,
-            suspects=[token.id for token in suspected(before)],
+            suspects=tuple(dict.fromkeys([*(token.id for token in suspected(before)), *pointed.suspects])),
             phrases=_as_ids(folder, triggers),
             whole_vocabulary=_weight_bytes(folder) <= WHOLE_VOCABULARY_BYTES,
-            base=meant_before(folder, base),
+            base=pointed.meant,
             seed=seed,
             threads=threads,
             progress=lambda done: progress.advance(done, 0),
