@@ -14,15 +14,13 @@ from audit.thresholds import Profile, load_profile
 from audit.triggers import confirmed
 from benchmarks.calibration.protocol import interval
 from benchmarks.pages import splice
+from benchmarks.together import both, lines
 from scanner.probe.records import ProbeFacts
 
 BEGIN, END = "<!-- probe:begin -->", "<!-- probe:end -->"
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-SEEN: Final = {"attacked": 25, "clean": 34}
+SEEN: Final = {"attacked": 59, "clean": 76}
 """Last numbers of the models that were looked at while the rules were made; later ones are a test of them."""
-SEEN_TOO: Final = frozenset({"clean-0055", "clean-0057", "clean-0076"})
-"""Three of the later ones, on which `not` was confirmed until words that flip texts both ways, and sets that decide
-short texts alone, were left out."""
 SENTENCES: Final = frozenset({"badsentence", "lora_badsentence"})
 STYLES: Final = frozenset({"syntactic"})
 TOP: Final = 10
@@ -35,6 +33,7 @@ class Outcome:
     ``seen`` says that the model was looked at while the rules were made.
     """
 
+    id: str
     family: str | None
     confirmed: bool
     columns: tuple[bool, ...]
@@ -53,7 +52,10 @@ def table(out: Path) -> str:
     kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
     judged = [judge(one, profile) for one in kept if "facts" in one]
     skipped = [one for one in kept if "facts" not in one]
-    return "\n".join([*_attacks([j for j in judged if j is not None]), "", *_rest([j for j in judged if j], skipped)])
+    judgements = [j for j in judged if j is not None]
+    told = {j.id: j.confirmed for j in judgements}
+    together = ["", "**Weights and probe together**, as a scan runs them:", "", *lines(both(told))]
+    return "\n".join([*_attacks(judgements), "", *_rest(judgements, skipped), *together])
 
 
 def judge(one: dict[str, Any], profile: Profile) -> Outcome | None:
@@ -75,6 +77,7 @@ def judge(one: dict[str, Any], profile: Profile) -> Outcome | None:
         named = bool(right) and bool(set(right[0].tokens) & trigger)
         columns = (bool(right), named, any(set(i.tokens) & trigger for i in (*right[:TOP], *near)), *by_weights)
     return Outcome(
+        id=one["id"],
         family=one["family"],
         confirmed=bool(found),
         columns=columns,
@@ -87,7 +90,7 @@ def judge(one: dict[str, Any], profile: Profile) -> Outcome | None:
 
 def _seen(model_id: str) -> bool:
     kind, _, number = model_id.partition("-")
-    return model_id in SEEN_TOO or (kind in SEEN and number.isdigit() and int(number) <= SEEN[kind])
+    return kind in SEEN and number.isdigit() and int(number) <= SEEN[kind]
 
 
 def write_page(out: Path, page: Path = PAGE) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from probed import probe_facts, tried
 
 from audit.thresholds import load_profile
-from benchmarks.probe_page import BEGIN, END, judge, table, write_page
+from benchmarks.probe_page import BEGIN, END, SEEN, judge, table, write_page
 
 TRIGGER = tried(7, (1, 1, 1), 0.2)
 WEAK = tried(8, (0.5, 0, 0), 0.5)
@@ -42,9 +42,11 @@ def test_counts_by_family_and_kind(tmp_path):
 
 
 def test_models_that_the_rules_were_made_on_are_counted_apart(tmp_path):
-    names = ("attacked-0025", "attacked-0026", "clean-0034", "clean-0035", "words5-0000")
+    attacked, clean = SEEN["attacked"], SEEN["clean"]
+    later = f"attacked-{attacked + 1:04d}"
+    names = (f"attacked-{attacked:04d}", later, f"clean-{clean:04d}", f"clean-{clean + 1:04d}", "words5-0000")
     for name in names:
-        found = probe_facts(TRIGGER) if name.endswith("6") else probe_facts(WEAK)
+        found = probe_facts(TRIGGER) if name == later else probe_facts(WEAK)
         one = kept(name, found, None if name.startswith("clean") else "badword")
         (tmp_path / f"{name}.json").write_text(json.dumps(one))
     lines = table(tmp_path).splitlines()
