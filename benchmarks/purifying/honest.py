@@ -79,13 +79,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run auto on honest models of the zoo.")
     parser.add_argument("--count", type=int, default=3, help="Models, spread over the bank.")
     parser.add_argument("--samples", type=int, default=0, help="Clean samples; 0 is none.")
+    parser.add_argument("--only", nargs="*", help="Ids of models, in place of --count.")
     arguments = parser.parse_args()
     quiet()
     path = RESULTS / "honest.jsonl"
     records = ((i, ZOO.record(i)) for i in ZOO.ids("clean-"))
     fit = [i for i, r in records if r["recipe"]["training"]["objective"] == "classify" and r["useful"]]
     done = {line["key"] for line in lines(path)}
-    for identity in fit[:: max(1, len(fit) // arguments.count)][: arguments.count]:
+    for identity in arguments.only or fit[:: max(1, len(fit) // arguments.count)][: arguments.count]:
         if f"{identity}/{arguments.samples}" in done:
             continue
         line = run(identity, arguments.samples)
