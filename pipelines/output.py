@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pipelines.streams import refuse_closed_stdout
 from pipelines.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -94,8 +95,11 @@ def check_targets(targets: Sequence[Target]) -> None:
 
     Raises:
         click.UsageError: the folder does not exist, the target is a folder, or there is no name.
+        OSError: it would go to stdout, which is closed.
     """
     for _, target in targets:
+        if target == STDOUT:
+            refuse_closed_stdout()
         if not target:
             raise click.UsageError("--output is empty: name a file, or - for stdout.")
         if target != STDOUT and not Path(target).parent.is_dir():
