@@ -7,6 +7,7 @@ Builds the family (cached under build/), starts the local Hub server as a proces
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -42,6 +44,21 @@ class Scanned:
     report: Mapping[str, Any]
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def end_on_signals() -> None:
+    """End as an exception does, so that what was started is ended too; a background job ignores SIGINT without this."""
+    for number in ENDING:
+        signal.signal(number, _end)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    for again in ENDING:  # a second one would break off the ending
+        signal.signal(again, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
 @contextmanager
 def local_hub(folder: Path) -> Iterator[str]:
     """Serve ``folder/org/name`` as repositories, with a token that may open pull requests; yield the endpoint."""
@@ -56,7 +73,10 @@ def local_hub(folder: Path) -> Iterator[str]:
         yield server.stdout.readline().removeprefix("endpoint ").strip()
     finally:
         server.terminate()
-        server.wait(timeout=10)
+        try:
+            server.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            server.kill()
 
 
 def scan(model: str, output: Path, environment: Mapping[str, str]) -> Scanned:
@@ -116,6 +136,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=ROOT / "hubaudit-out", help="folder for the reports")
     output: Path = parser.parse_args().output
     output.mkdir(parents=True, exist_ok=True)
+    end_on_signals()
     console = Console(width=None if sys.stdout.isatty() else 110)
     started = time.perf_counter()
 
