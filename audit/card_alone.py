@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from audit.card.checks import with_claims
 from audit.detectors import card, lineage, relation, unreadable
 from audit.evidence import Detector, Evidence, Hit
 from audit.policy import CARD_ALONE
 from audit.records import AuditReport, Outcome, RuntimeRecord, Verdict
 from audit.rulebook import DETECTORS
-from audit.run import audit, run_detectors
+from audit.run import Judged, audit, run_detectors
 from audit.suppressions import Entry, suppress
 from scanner.records import Skip
 
@@ -51,6 +52,8 @@ def audit_card(
     ``fail`` when such a rule does, else ``inconclusive``: whatever the card says, nothing was measured of the weights.
     Coverage is 0 of the parameters that the headers name. Arguments as ``audit.run.audit``.
     """
+    evidence = with_claims(evidence)
+    judged = run_detectors(evidence, CARD_DETECTORS)
     report = audit(
         evidence,
         created_at=created_at,
@@ -59,22 +62,22 @@ def audit_card(
         skips=(*skips, Skip(what="weights", why=NOT_READ)),
         detectors=CARD_DETECTORS,
         accepted=accepted,
+        judged=judged,
     )
     stored = evidence.card_context.stored
     return replace(
         report,
         coverage=replace(report.coverage, parameters_total=stored.parameters if stored else 0),
-        verdict=_verdict(report, _baseline_notes(evidence, accepted, created_at)),
+        verdict=_verdict(report, _baseline_notes(evidence, judged, accepted, created_at)),
     )
 
 
-def _baseline_notes(evidence: Evidence, accepted: Sequence[Entry], created_at: str) -> tuple[str, ...]:
+def _baseline_notes(evidence: Evidence, judged: Judged, accepted: Sequence[Entry], created_at: str) -> tuple[str, ...]:
     """What a reader has to be told about the baseline: the notes of a scan speak of weights besides."""
     if not accepted:
         return ()
-    hits = run_detectors(evidence, CARD_DETECTORS).hits
     today = datetime.fromisoformat(created_at).astimezone(UTC).date()
-    return suppress(hits, accepted, model=evidence.candidate.ref.name, today=today).notes
+    return suppress(judged.hits, accepted, model=evidence.candidate.ref.name, today=today).notes
 
 
 def _verdict(report: AuditReport, baseline_notes: tuple[str, ...]) -> Verdict:

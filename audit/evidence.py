@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from audit.records import Finding, Severity, SkipRecord
+from audit.records import CardClaim, Finding, Severity, SkipRecord
 from audit.thresholds import Profile
 from scanner.card_context import CardContext
 from scanner.curvature.records import CurvatureFacts
@@ -40,6 +40,8 @@ class Evidence:
     """Why examples that were given could not be used; it keeps the verdict from being a pass."""
     side: SideFacts = field(default_factory=SideFacts)
     card_context: CardContext = field(default_factory=CardContext)
+    card_claims: tuple[tuple[CardClaim, ...], tuple[SkipRecord, ...]] | None = None
+    """What ``audit.card.checks.claims_of`` said of these facts, for whoever asks again; None before anyone did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

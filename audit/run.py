@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from audit.banks import Suited, suit
-from audit.card.checks import claims_of
+from audit.card.checks import claims_of, with_claims
 from audit.card.plain import words
 from audit.curvature_record import curvature_record
 from audit.detectors import adapter_trend
@@ -60,6 +60,7 @@ def audit(
     skips: Sequence[Skip] = (),
     detectors: Sequence[Detector] = DETECTORS,
     accepted: Sequence[Entry] = (),
+    judged: Judged | None = None,
 ) -> AuditReport:
     """Judge the evidence and seal the report.
 
@@ -71,10 +72,11 @@ def audit(
         skips: what the caller could not read, beside those of the drift's coverage.
         detectors: the rule book, all of it unless a test says otherwise.
         accepted: entries of a baseline; they hold on the day of ``created_at``.
+        judged: what those detectors said of this evidence, when they ran already.
     """
     suited = suit(evidence)
-    evidence = suited.evidence
-    judged = run_detectors(evidence, detectors)
+    evidence = with_claims(suited.evidence)
+    judged = judged or run_detectors(evidence, detectors)
     about = subject(evidence)
     baseline = suppress(judged.hits, accepted, model=about.name, today=_day(created_at)) if accepted else None
     raw = baseline.hits if baseline else judged.hits

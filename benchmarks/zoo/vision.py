@@ -19,19 +19,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from audit.evidence import Evidence
 from audit.rulebook import DETECTORS
 from audit.run import run_detectors
 from audit.thresholds import load_profile
-from benchmarks.calibration.observe import open_thresholds
+from benchmarks.calibration.observe import evidence_of, open_thresholds
 from benchmarks.purifying.pictures import CLASSES, TARGET, Digits, Pictures, digits, fresh, patched
 from benchmarks.zoo.finishing import finish
 from benchmarks.zoo.measure import measure_folders
 from benchmarks.zoo.recipes import SHORT_DTYPES, seed_of
 from benchmarks.zoo.vision_edits import EDITS
-from scanner.facts import collect
-from scanner.hub import Hub
-from scanner.records import Lineage, RepoRef
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 RESULTS: Final = ROOT / "benchmarks" / "results" / "vision.jsonl"
@@ -223,16 +219,7 @@ def make(kind: str, index: int) -> dict[str, Any]:
 
 def observed(base: Path, folder: Path) -> dict[str, Any]:
     """What every rule about weights measures, its largest value and the tensor that it lies in; and the facts told."""
-    hub = Hub()
-    facts, parent = (collect(RepoRef(path=str(path)), hub) for path in (folder, base))
-    evidence = Evidence(
-        candidate=facts,
-        base=parent,
-        lineage=Lineage(candidate=facts.ref, base=parent.ref, relation="finetune", status="verified"),
-        drift=measure_folders(base, folder),
-        tokens=None,
-        profile=open_thresholds(load_profile()),
-    )
+    evidence = evidence_of(base, folder, measure_folders(base, folder), open_thresholds(load_profile()))
     judged = run_detectors(evidence, [d for d in DETECTORS if d.needs_drift])
     weighs = {rule.id for detector in DETECTORS for rule in detector.rules if rule.weighs}
     hits = [hit for hit in judged.hits if hit.rule_id in weighs and hit.finding is not None and hit.finding.locations]

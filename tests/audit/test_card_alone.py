@@ -1,13 +1,18 @@
 """A card without its weights: sealed in the usual form, counted, and never a pass."""
 
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import date
 
 import pytest
 from innocent_cards import INNOCENT, MERGE, PEFT, Innocent, evidence
 
+from audit import card_alone
 from audit.card_alone import CARD_DETECTORS, audit_card
+from audit.evidence import Detector, Evidence, Hit, Rule
 from audit.policy import CARD_ALONE
 from audit.records import AuditReport, RuntimeRecord
+from audit.suppressions import Entry
 from reports.formats import RENDERERS, render
 from reports.json_v1 import dump, load
 from reports.letters import discussion_body, discussion_title, private_report
@@ -15,12 +20,13 @@ from reports.markdown import pr_body, pr_title
 from reports.wording import headline, limits, outcome_sentence, read_bytes, reproduce
 
 
-def report(of: Innocent) -> AuditReport:
+def report(of: Innocent, *accepted: Entry) -> AuditReport:
     return audit_card(
         evidence(of),
         created_at="2026-11-20T08:00:00Z",
         tool_version="0.0.0",
         runtime=RuntimeRecord(seconds=0.0, peak_rss_bytes=0, requests=0),
+        accepted=accepted,
     )
 
 
@@ -40,6 +46,21 @@ def test_a_contradicted_claim_asks_for_a_review_with_its_reason() -> None:
     made = report(replace(MERGE, card=MERGE.card.replace("cc-by-nc-4.0", "apache-2.0")))
     assert made.verdict.outcome == "review"
     assert [f.fingerprint for f in made.findings if f.rule_id == "HA901"] == list(made.verdict.reasons)
+
+
+def test_a_baseline_runs_no_detector_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[Evidence] = []
+    rule = Rule(id="HA999", title="Counts", severity="low", weighs=False)
+
+    def run(of: Evidence) -> Iterator[Hit]:
+        ran.append(of)
+        return iter(())
+
+    counter = Detector(name="counter", rules=(rule,), run=run, needs_drift=False, needs_verified_base=False)
+    monkeypatch.setattr(card_alone, "CARD_DETECTORS", (*CARD_DETECTORS, counter))
+    made = report(MERGE, Entry(fingerprint="0" * 16, reason="known", expires=date(2026, 1, 1), model=None, line=3))
+    assert len(ran) == 1
+    assert made.verdict.notes[-1] == "Entries of the baseline that match no finding: 0000000000000000."
 
 
 def test_no_rule_about_weights_runs() -> None:

@@ -11,9 +11,10 @@ import pico
 import pytest
 from pico_cases import Arrays, evidence, freeze
 
+from audit.card import checks
 from audit.detectors import token_rows, unreadable
 from audit.evidence import Detector, Evidence, Hit, Rule
-from audit.records import SCHEMA_V1, AuditReport, RuntimeRecord
+from audit.records import SCHEMA_V1, AuditReport, CardClaim, RuntimeRecord
 from audit.run import audit, run_detectors, sorted_findings
 from scanner.records import DriftFacts, Skip
 
@@ -35,6 +36,20 @@ def report(of: Evidence, **more: Any) -> AuditReport:
         runtime=RuntimeRecord(seconds=1.0, peak_rss_bytes=2, requests=3),
         **more,
     )
+
+
+def test_the_claims_of_the_card_are_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Evidence] = []
+
+    def counted(of: Evidence) -> list[CardClaim]:
+        asked.append(of)
+        return [CardClaim(claim="licence", declared="mit", observed="other", status="contradicted")]
+
+    monkeypatch.setattr(checks, "CARD_CHECKS", (counted,))
+    made = report(evidence())
+    assert len(asked) == 1
+    assert [claim.claim for claim in made.card] == ["licence"]
+    assert any("declared: mit; observed: other" in finding.explanation for finding in made.findings)
 
 
 def test_an_honest_fine_tune_passes() -> None:
