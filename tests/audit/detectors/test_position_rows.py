@@ -39,7 +39,7 @@ def hit(evidence: Evidence) -> Hit:
 @pytest.mark.parametrize("row", [1, 7, 60, ROWS - 1])
 def test_a_written_position_is_named_alone(row: int) -> None:
     change = trained()
-    change[row] += 0.05
+    change[row] += 0.1
     finding = hit(positions(change)).finding
     assert finding is not None
     assert (finding.rule_id, finding.severity) == ("HA203", "high")
