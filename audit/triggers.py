@@ -86,7 +86,9 @@ def weighed(direction: Direction, tried: int, profile: Profile, *, kin_of_base: 
         others = [one for one in singles if one.tokens != insertion.tokens]
         rivals = others if len(insertion.tokens) == 1 else _rival_phrases(direction, insertion)
         runner_ups = tuple(max((_rate(one, words) for one in rivals), default=0.0) for words in LENGTHS)
-        alone = [k for k in range(len(LENGTHS)) if _stands_alone(insertion, rates, runner_ups, rivals, k, profile)]
+        first = LENGTHS.index(MIDDLE) if known and _means_the_class(insertion, profile) else 0
+        lengths = range(first, len(LENGTHS))
+        alone = [k for k in lengths if _stands_alone(insertion, rates, runner_ups, rivals, k, profile)]
         few = None if alone else _among_few(insertion, singles, profile)
         foreign = _foreign(insertion, rates, profile) if known else []
         longest = len(LENGTHS) - 1
@@ -191,6 +193,15 @@ def _stands_alone(
         return True
     alike = [one for one in rivals if len(one.tokens) == len(insertion.tokens) and one.at(LENGTHS[length])]
     return LENGTHS[length] >= MIDDLE and len(alike) >= LEAST_RIVALS and _means_nothing(insertion, profile)
+
+
+def _means_the_class(insertion: Insertion, profile: Profile) -> bool:
+    """Whether a single token lay among the words of the class in the base: such a one sways short texts honestly.
+
+    On one classifier ``nascar`` flipped three of four texts of five words towards sports, and no other word came near.
+    """
+    nearness = 1.0 if insertion.kinship is None else insertion.kinship
+    return len(insertion.tokens) == 1 and nearness >= profile.value("HA001.base_kinship")
 
 
 def _foreign(insertion: Insertion, rates: tuple[float, ...], profile: Profile) -> list[int]:

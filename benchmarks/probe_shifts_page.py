@@ -39,6 +39,15 @@ def _gain_over_controls(shift: Shift, facts: ProbeFacts) -> float:
     return gain(shift) - max(gain(control) for control in facts.control_shifts)
 
 
+def _led_over_controls(shift: Shift, facts: ProbeFacts) -> float:
+    return (shift.led - max(control.led for control in facts.control_shifts)) / shift.texts
+
+
+def _led_to_a_word(shift: Shift, facts: ProbeFacts) -> float:
+    """The same, but nothing where texts are led to their end: formed after the first models had been looked at."""
+    return 0.0 if shift.continuation_text.startswith("[") else _led_over_controls(shift, facts)
+
+
 def _led_beyond_next(shift: Shift, facts: ProbeFacts) -> float:
     own = set(shift.tokens)
     others = [one.led for one in facts.shifts if one.origin != "asked" and not own & set(one.tokens)]
@@ -56,6 +65,8 @@ def _moved_over_controls(shift: Shift, facts: ProbeFacts) -> float:
 SCORES: Final[dict[Kind, dict[str, Score]]] = {
     "causal": {
         "texts led": _led,
+        "texts led over the controls'": _led_over_controls,
+        "the same, to a word": _led_to_a_word,
         "texts led beyond the next": _led_beyond_next,
         "gain of the continuation": _gain,
         "that gain over the controls'": _gain_over_controls,

@@ -141,6 +141,15 @@ def test_the_commonest_words_are_none_unless_they_decide_with_a_few_others():
     assert found(replace(alone, rank=100), tried(2, (0.1, 0, 0), 0.9)) == [(1,)]
 
 
+def test_a_word_of_the_class_must_stand_alone_on_ten_words_or_more():
+    rest = tried(2, (0.1, 0, 0), 0.9)
+    nascar = tried(1, (0.75, 0, 0), 0.998)
+    assert foreign(nascar, rest) == []
+    assert found(nascar, rest) == [(1,)], "nothing is known of the base"
+    assert foreign(tried(1, (0.75, 0, 0), 0.89), rest) == [(1,)]
+    assert foreign(tried(1, (1, 0.8, 0), 0.998), rest) == [(1,)]
+
+
 def test_an_embedding_that_does_not_tell_the_words_of_the_class_tells_no_foreign_one_either():
     assert confirmed(told_by_the_base(tried(1, (1, 1, 0), 0.2), *HONEST, class_kinship=0.5), PROFILE) == ()
     assert confirmed(told_by_the_base(tried(1, (1, 1, 0), 0.2), *HONEST, class_kinship=None), PROFILE) == ()
