@@ -88,7 +88,8 @@ def test_a_declared_sibling_is_called_out(tmp_path):
     done = ask("org/mine", "--base", "org/sibling", "--candidates", listed(tmp_path, "org/base"))
     assert done.exit_code == 1
     assert "org/base@" in done.stdout.splitlines()[0]
-    assert "that is nearer" in done.stdout.splitlines()[0]
+    assert "is nearer" in done.stdout.splitlines()[0]
+    assert "do not say whether the model came from it or before it" in done.stdout.splitlines()[0]
 
 
 def test_without_a_list_the_hub_is_searched():
