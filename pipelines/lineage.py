@@ -135,8 +135,9 @@ def _sentence(declared: Ranked | None, ranking: Ranking) -> str:
         return f"descent from the declared base {best.ref} is verified, and no candidate is nearer."
     if declared.ref in ranking.beaten:
         told = any(check.name == "direction" and check.outcome == "passed" for check in ranking.checks)
-        how = "the model started from it." if told else "the weights do not say whether the model came from it or before it."
-        return f"the declared base {declared.ref} is a relative, but {best.ref} is nearer; {how}"
+        unknown = "the weights do not say whether the model came from it or before it"
+        how = "the model started from it" if told else unknown
+        return f"the declared base {declared.ref} is a relative, but {best.ref} is nearer; {how}."
     if declared.status == "verified":
         return f"descent from the declared base {declared.ref} is verified; {best.ref} may as well be the start."
     return f"the declared base {declared.ref} is {declared.status}; the nearest candidate is {best.ref}."
