@@ -62,6 +62,13 @@ def test_the_gain_is_held_against_the_control_words():
     assert round(value, 6) == round((0.5 - 0.1) - (0.2 - 0.1), 6)
 
 
+def test_texts_led_to_their_end_are_led_to_no_word():
+    score = SCORES["causal"]["the same, to a word"]
+    ended = {**LINES[0], "shifts": [[*one[:7], "[SEP]", one[8]] for one in LINES[0]["shifts"]]}
+    assert strongest(facts_of(LINES[0]), score, asked=False)[0] == 4 / 24
+    assert strongest(facts_of(ended), score, asked=False)[0] == 0
+
+
 def test_the_section_goes_to_its_place_once(tmp_path):
     page, out = tmp_path / "page.md", tmp_path / "lines.jsonl"
     page.write_text(f"# Page\n\nprobe\n\n{BEFORE}\nmore\n")
