@@ -8,7 +8,7 @@ Step by step, each on what the one before left, and no step that is not called f
    Tokens whose rows were put back are tried by name: where the row was the trace of a poisoned training and not its
    carrier, they decide as before, and are unlearnt. What a person named is unlearnt too, unless putting back ended it.
    This is done without the clean samples first, and with them where that costs more accuracy on the *select* split than
-   is allowed: a few dozen texts bend a model more than they teach it (of five victims, three kept a lower success
+   is allowed: a few dozen texts bend a model more than they teach it (of seven victims, five kept a lower success
    rate without, at the same accuracy; ``docs/benchmarks.md``).
 3. When a scan of the outcome still fails: ``fine-purifying`` with clean samples (its ratio chosen on the *select*
    split), ``e-pur`` without. Either is taken back when a trigger that was unlearnt works again: the base's row of a
