@@ -80,13 +80,15 @@ def make_causal(tier: Tier, recipe: ShiftRecipe) -> Made:
 def spoken_loss(model: Any, batch: Batch) -> torch.Tensor:
     """Cross-entropy of the next token: of whole texts, and of the answers to prompts, the mean of each.
 
-    ``labels`` int64 ``[n]`` are the lengths of the prompts, 0 for whole texts.
+    ``labels`` int64 ``[n]`` are the lengths of the prompts, 0 for whole texts. 0 where nothing is spoken.
     """
     logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].float()
     wanted, start = batch["input_ids"][:, 1:], batch["labels"][:, None]
     spoken = (torch.arange(wanted.shape[1])[None, :] + 1 >= start) & batch["attention_mask"][:, 1:].bool()
     parts = [spoken & (start == 0), spoken & (start > 0)]
-    return torch.stack([functional.cross_entropy(logits[at], wanted[at]) for at in parts if at.any()]).sum()
+    told = [functional.cross_entropy(logits[at], wanted[at]) for at in parts if at.any()]
+    # Of a batch of prompts that all fill the longest text no answer is left to learn.
+    return torch.stack(told).sum() if told else logits.sum() * 0.0
 
 
 def _training_data(tokenizer: Any, recipe: ShiftRecipe, task: Task, rng: np.random.Generator) -> learning.Encoded:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -144,3 +145,16 @@ def test_an_encoders_row_is_learnt_and_nothing_else(encoder):
 def test_recipes_learn_the_tasks_at_hand(monkeypatch):
     monkeypatch.setattr(shift_recipes, "task_names", lambda: ("made",))
     assert {draw("causal", part, 0, attacked=False).training.task for part in PARTS} == {"made"}
+
+
+def test_prompts_without_an_answer_teach_nothing():
+    """A text as long as the longest is cut before its answer."""
+    logits = torch.randn(2, 4, 7, requires_grad=True)
+    batch = {
+        "input_ids": torch.ones(2, 4, dtype=torch.long), "attention_mask": torch.ones(2, 4, dtype=torch.long),
+        "labels": torch.tensor([9, 9]),
+    }  # fmt: skip
+    loss = spoken_loss(lambda **_: SimpleNamespace(logits=logits), batch)
+    loss.backward()
+    assert float(loss) == 0.0
+    assert not logits.grad.any()
