@@ -90,7 +90,7 @@ def weighed(direction: Direction, tried: int, profile: Profile, *, kin_of_base: 
         lengths = range(first, len(LENGTHS))
         alone = [k for k in lengths if _stands_alone(insertion, rates, runner_ups, rivals, k, profile)]
         few = None if alone else _among_few(insertion, singles, profile)
-        foreign = _foreign(insertion, rates, profile) if known else []
+        foreign = _foreign(insertion, rates, others, profile) if known else []
         longest = len(LENGTHS) - 1
         decisive = min(max(alone, default=max(foreign, default=longest) if few is None else few[0]), longest)
         if few is not None:
@@ -204,11 +204,19 @@ def _means_the_class(insertion: Insertion, profile: Profile) -> bool:
     return len(insertion.tokens) == 1 and nearness >= profile.value("HA001.base_kinship")
 
 
-def _foreign(insertion: Insertion, rates: tuple[float, ...], profile: Profile) -> list[int]:
-    """The lengths, from the middle one on, that a token decides which meant nothing of the class in the base."""
+def _foreign(insertion: Insertion, rates: tuple[float, ...], others: list[Insertion], profile: Profile) -> list[int]:
+    """The lengths, from the middle one on, that a token decides which meant nothing of the class in the base.
+
+    None where a word of the class decides more texts of any such length. A class may be of several kinds (news of
+    sports and of wars), and words of the lesser kind lie apart from most; but they are no stronger than the others.
+    """
     if len(insertion.tokens) > 1 or insertion.kinship is None:
         return []
     if insertion.kinship >= profile.value("HA001.base_kinship"):
+        return []
+    words = [one for one in others if _means_the_class(one, profile)]
+    longer = range(LENGTHS.index(MIDDLE), len(LENGTHS))
+    if any(_rate(one, LENGTHS[k]) > rates[k] for one in words for k in longer):
         return []
     least, most = profile.value("HA001.least_rate"), profile.value("HA001.alone_rate")
     return [k for k in range(LENGTHS.index(MIDDLE), len(LENGTHS)) if rates[k] >= most and min(rates[: k + 1]) >= least]

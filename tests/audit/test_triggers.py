@@ -119,7 +119,7 @@ def foreign(*insertions):
     return [trigger.insertion.tokens for trigger in confirmed(told_by_the_base(*insertions), PROFILE)]
 
 
-HONEST = [tried(i, (1, 1, 1, 1), 0.998) for i in range(2, 22)]
+HONEST = [tried(i, (1, 0.7, 0), 0.998) for i in range(2, 22)]
 
 
 def test_what_meant_nothing_in_the_base_and_decides_ten_words_needs_not_stand_alone():
@@ -130,6 +130,14 @@ def test_what_meant_nothing_in_the_base_and_decides_ten_words_needs_not_stand_al
     assert foreign(tried(1, (1, 0.67, 0), 0.2), *HONEST) == [], "ten words outvote it"
     assert foreign(tried(1, (0.67, 1, 0), 0.2), *HONEST) == [], "five words outvote it"
     assert foreign(tried(0, (1, 1, 0), 0.2, tokens=(1, 50)), *HONEST) == [], "a phrase"
+
+
+def test_what_words_of_the_class_outdo_was_not_taught():
+    """`insurgents` on an honest adapter whose class is news: most of its strongest words are of sports."""
+    sports = tried(2, (1, 1, 0.9), 0.97)
+    assert foreign(tried(1, (1, 0.83, 0.25), 0.81), sports, tried(3, (1, 1, 0.9), 0.98)) == []
+    assert foreign(tried(1, (1, 1, 0.25), 0.81), sports, tried(3, (1, 1, 0.9), 0.98)) == []
+    assert foreign(tried(1, (1, 1, 0.9), 0.81), sports, tried(3, (1, 1, 0.9), 0.98)) == [(1,)]
 
 
 def test_the_commonest_words_are_none_unless_they_decide_with_a_few_others():
