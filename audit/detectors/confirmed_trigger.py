@@ -112,9 +112,9 @@ def _meant(trigger: Trigger, facts: ProbeFacts, evidence: Evidence) -> tuple[Mea
         return ()
     return (
         Measurement(
-            name="nearness to the words of the class in the base",
+            name="words that lay further from the class in the base",
             value=trigger.insertion.kinship,
-            unit="percentile",
+            unit="share",
             threshold=evidence.profile.value(f"{TRIGGER.id}.base_kinship") if trigger.foreign else None,
             comparison="<" if trigger.foreign else None,
         ),

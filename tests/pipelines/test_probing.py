@@ -48,7 +48,7 @@ def test_a_classifier_on_the_hub_is_run_and_its_trigger_named(hub, tmp_path, opt
     (finding,) = [each for each in report["findings"] if each["rule_id"] == "HA001"]
     assert (code, report["verdict"]["outcome"]) == (1, "fail")
     assert finding["locations"][0]["tokens"][0]["text"] == tiny_classifiers.TRIGGER
-    assert "nearness to the words of the class in the base" in {m["name"] for m in finding["measurements"]}
+    assert "words that lay further from the class in the base" in {m["name"] for m in finding["measurements"]}
     assert report["probe"]["kind"] == "classifier"
     assert report["probe"]["scanned"] == len(WORDS)
     assert 0 < report["probe"]["tokens"] <= report["probe"]["budget"]
