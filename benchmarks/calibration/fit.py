@@ -36,7 +36,7 @@ _TAIL = 0.25
 _SHAPE_LEAST = 30
 """Excesses that tell a tail's shape with a standard error of about 0.25. It was 20 until the real bank reached 25: its
 fail thresholds then rose two- to tenfold, an edited matrix was no longer named, and not one honest model fewer was
-flagged, across folds (4 of 101) or frozen before the test (1 of 45)."""
+flagged, across folds (4 of 101 then) or frozen before the test (1 of 45)."""
 _HEAVIEST = 0.5
 """A heavier tail than this has no variance; no bank tells its far quantiles."""
 _LEAST_RATIO = 1.4
