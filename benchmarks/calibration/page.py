@@ -32,8 +32,9 @@ being taken for decayed, and HA304 had lost a written neuron that it used to fin
 observed again, and of the toys merges and the edits that HA304 can name; before, 2 of the 21 later clean real models
 were flagged, and 13 of the 29 later attacks. No rule of the weights was changed after the 24 honest and 11 attacked
 models that came last. One number of the fit was: how many excesses a tail's shape is taken from (30, not 20). With 25
-of them the real thresholds rose two- to tenfold and flagged as many honest models as without. It has its price where few
-models are known: frozen, the toys' thresholds flag 13 of 349 and 11 of 390 honest models, where they flagged 10 and 5.
+of them the real thresholds rose two- to tenfold and flagged as many honest models as without. It has its price where
+few models are known: frozen, the toys' thresholds flag 13 of 349 and 11 of 390 honest models, where they flagged 10
+and 5.
 """
 _COMMANDS = """
 `python -m benchmarks.calibrate --reduced` makes up to 80 toys in at most eight minutes and runs everything below on
