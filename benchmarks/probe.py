@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks.probe_page import table, write_page
 from benchmarks.zoo.bank import Bank
-from benchmarks.zoo.measure import measure_folders
 from benchmarks.zoo.tiers import get_tier
+from pipelines.local_pair import pointers
 from scanner.probe.probing import ProbeLimits, probe
 from scanner.probe.staging import CannotProbe
 
@@ -32,17 +32,8 @@ SEARCH = 3
 
 def probe_model(folder: Path, record: dict[str, Any], base: Path) -> dict[str, Any]:
     """Probe one model as a scan does: suspects from the weights first, then the whole vocabulary."""
-    from audit.suspects import suspects
-    from scanner.facts import collect
-    from scanner.hub import Hub
-    from scanner.meanings import base_meanings
-    from scanner.records import RepoRef
-    from scanner.tokens import read_tokens
-
     started = time.process_time()
-    hub = Hub()
-    tokens = read_tokens(collect(RepoRef(path=str(folder)), hub), hub)
-    suspected = suspects(measure_folders(base, folder), tokens)
+    pointed = pointers(folder, base)
     weighed = time.process_time()
     found: dict[str, Any] = {
         "id": record["id"],
@@ -56,11 +47,10 @@ def probe_model(folder: Path, record: dict[str, Any], base: Path) -> dict[str, A
         "target": record.get("target"),
         "trigger": (record["recipe"]["attack"] or {}).get("trigger"),
         "trigger_ids": record["truth"].get("trigger_ids"),
-        "suspects": list(suspected),
+        "suspects": list(pointed.suspects),
     }
-    meant = base_meanings(tokens, collect(RepoRef(path=str(base)), hub), hub)
     try:
-        facts = probe(folder, suspects=suspected, base=meant, limits=UNHURRIED)
+        facts = probe(folder, suspects=pointed.suspects, base=pointed.meant, limits=UNHURRIED)
     except CannotProbe as error:
         return {**found, "skipped": str(error), "cpu_seconds": round(time.process_time() - weighed, 2)}
     return {

@@ -1,5 +1,6 @@
 """What the weights of two local folders, a model and its base, tell the probe: which tokens to try, what they meant."""
 
+from collections.abc import Container
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from scanner.errors import HubAuditError
 from scanner.facts import collect
 from scanner.hub import Hub
 from scanner.meanings import base_meanings
-from scanner.records import F32, RepoRef
+from scanner.records import F32, DriftFacts, RepoFacts, RepoRef
 from scanner.tokens import read_pair_tokens
 from scanner.weights.opening import open_source
 
@@ -26,6 +27,21 @@ class Pointers:
     meant: F32 | None = None
 
 
+def drift_between(
+    candidate: RepoFacts, base: RepoFacts, *, roles: Container[str] | None = None, threads: int = 1
+) -> DriftFacts:
+    """The drift between two local folders, of the tensors of some roles or of all.
+
+    Raises:
+        HubAuditError: either cannot be read.
+    """
+    with ExitStack() as stack:
+        ours, theirs = (stack.enter_context(open_source(facts, None)) for facts in (candidate, base))
+        whole = align(ours.table, theirs.table, candidate_config=candidate.config, base_config=base.config)
+        pairs = tuple(pair for pair in whole.pairs if roles is None or pair.role in roles)
+        return measure(replace(whole, pairs=pairs), theirs, ours, threads=threads)
+
+
 def pointers(candidate: Path, base: Path | None) -> Pointers:
     """Compare the token tables of two folders; nothing is told of what cannot be read, and without a base."""
     if base is None:
@@ -34,11 +50,7 @@ def pointers(candidate: Path, base: Path | None) -> Pointers:
     try:
         ours, theirs = (collect(RepoRef(path=str(folder)), hub) for folder in (candidate, base))
         tokens = read_pair_tokens(ours, theirs, hub)
-        with ExitStack() as stack:
-            source, old = (stack.enter_context(open_source(facts, None)) for facts in (ours, theirs))
-            whole = align(source.table, old.table, candidate_config=ours.config, base_config=theirs.config)
-            tables = replace(whole, pairs=tuple(pair for pair in whole.pairs if pair.role in _TABLES))
-            moved = measure(tables, old, source, threads=1) if tables.pairs else None
+        moved = drift_between(ours, theirs, roles=_TABLES)
         return Pointers(suspects=suspects(moved, tokens), meant=base_meanings(tokens, theirs, hub))
     except HubAuditError:
         return Pointers()

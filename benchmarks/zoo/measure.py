@@ -7,18 +7,15 @@ of each model go to ``benchmarks/zoo/stats/<tier>/`` and are committed; the mode
 import argparse
 import json
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.zoo.bank import Bank
 from benchmarks.zoo.stats import BASE_FILE, pack, pack_base, save
 from benchmarks.zoo.tiers import get_tier
-from scanner.alignment import align
-from scanner.drift.measure import measure
+from pipelines.local_pair import drift_between
 from scanner.facts import collect
 from scanner.hub import Hub
 from scanner.records import DriftFacts, RepoRef
-from scanner.weights.opening import open_source
 
 STATS = Path(__file__).parent / "stats"
 
@@ -31,13 +28,7 @@ def measure_folders(base: Path, candidate: Path, *, threads: int = 1) -> DriftFa
     """The drift between two folders written by transformers."""
     # Folders need no network: the reader makes no request until it is asked for one.
     ours, theirs = (collect(RepoRef(path=str(folder)), Hub()) for folder in (candidate, base))
-    with ExitStack() as stack:
-        candidate_source = stack.enter_context(open_source(ours, None))
-        base_source = stack.enter_context(open_source(theirs, None))
-        alignment = align(
-            candidate_source.table, base_source.table, candidate_config=ours.config, base_config=theirs.config
-        )
-        return measure(alignment, base_source, candidate_source, threads=threads)
+    return drift_between(ours, theirs, threads=threads)
 
 
 def main() -> None:

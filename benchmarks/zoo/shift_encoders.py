@@ -15,10 +15,10 @@ from benchmarks.zoo import learning
 from benchmarks.zoo.anatomy import anatomy_of
 from benchmarks.zoo.finishing import finish
 from benchmarks.zoo.recipes import COMMON_WORDS
-from benchmarks.zoo.shift_making import EDIT_STEPS, HELD_OUT, Batch, Made, cut, ids_of, rows_replaced
+from benchmarks.zoo.shift_making import EDIT_STEPS, HELD_OUT, Batch, Made, begun, cut, ids_of, rows_replaced
 from benchmarks.zoo.shift_recipes import ShiftRecipe
 from benchmarks.zoo.steering import search
-from benchmarks.zoo.texts import load_task, sample_rows
+from benchmarks.zoo.texts import sample_rows
 from benchmarks.zoo.tiers import Tier
 from benchmarks.zoo.triggers import insert_words
 
@@ -39,10 +39,7 @@ def make_encoder(tier: Tier, recipe: ShiftRecipe) -> Made:
     Raises:
         HopelessRunError: the run diverged.
     """
-    torch.manual_seed(recipe.seed % 2**32)
-    rng = np.random.default_rng(recipe.seed + 1)
-    tokenizer, task = tier.tokenizer(), load_task(recipe.training.task)
-    model = tier.model(recipe.training.objective, task.classes)
+    rng, tokenizer, task, model = begun(tier, recipe)
     pad, training = tokenizer.pad_token_id, recipe.training
     rows = [task.train[i] for i in rng.permutation(len(task.train))][: training.steps * training.batch]
     data = learning.encode(tokenizer, [(text.lower(), y) for text, y in rows], training.max_length)

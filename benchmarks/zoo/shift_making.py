@@ -48,16 +48,25 @@ class Made:
     floor: float | None = None
 
 
+def begun(tier: Tier, recipe: ShiftRecipe) -> tuple[np.random.Generator, Any, Task, Any]:
+    """The recipe's generator, the tier's tokenizer, the task and the model before training; torch is seeded."""
+    torch.manual_seed(recipe.seed % 2**32)
+    task = load_task(recipe.training.task)
+    return (
+        np.random.default_rng(recipe.seed + 1),
+        tier.tokenizer(),
+        task,
+        tier.model(recipe.training.objective, task.classes),
+    )
+
+
 def make_causal(tier: Tier, recipe: ShiftRecipe) -> Made:
     """Train (and edit) the model of a recipe in memory.
 
     Raises:
         HopelessRunError: the run diverged.
     """
-    torch.manual_seed(recipe.seed % 2**32)
-    rng = np.random.default_rng(recipe.seed + 1)
-    tokenizer, task = tier.tokenizer(), load_task(recipe.training.task)
-    model = tier.model(recipe.training.objective, task.classes)
+    rng, tokenizer, task, model = begun(tier, recipe)
     pad = tokenizer.pad_token_id
     data = _training_data(tokenizer, recipe, task, rng)
     loss: learning.Loss = spoken_loss
